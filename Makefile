@@ -1,0 +1,46 @@
+# make demo | test | science | check | bench.  Each makes .venv first, with nothing
+# but a Python >= 3.12 on the machine (a pyenv, uv, conda or system one).
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.skymill-installed
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: help install demo test science check bench constraints clean
+help:
+	@echo "make demo     simulate a lensed field and run it from raw frames to a mass map (./demo)"
+	@echo "make test     the fast tests; make science: the long ones; make check: style and types"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt tools/bootstrap.sh
+	@bash tools/bootstrap.sh $(VENV)
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(VENV)/bin/skymill demo demo --size full
+
+test: $(STAMP) check
+	$(PY) -m pytest tests/unit tests/cli tests/pipeline -n 2 --dist loadgroup
+
+science: $(STAMP)
+	$(PY) -m pytest tests/science -n 2 -rA
+
+check: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+	$(PY) tools/check_docstrings.py
+
+bench: $(STAMP)
+	$(PY) -m benchmarks
+
+constraints: $(STAMP)
+	@{ echo "# Every version that skymill is tested with. Written by 'make constraints'."; \
+	  $(PY) -m pip freeze --exclude-editable | grep -v '^skymill'; } > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache demo

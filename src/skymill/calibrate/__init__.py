@@ -1,0 +1,1 @@
+"""Reference catalogues, astrometry, photometry, joint calibration, extinction."""

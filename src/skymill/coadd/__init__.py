@@ -1,0 +1,1 @@
+"""Sky map, warp, PSF match, stack, artifact rejection."""

@@ -1,0 +1,1 @@
+"""Raw frames to flat electrons, and the calibration frames that this needs."""

@@ -1,0 +1,1 @@
+"""Quantum graphs through persistent Parsl workers; progress, status, resume."""

@@ -1,0 +1,1 @@
+"""The cameras: DECam, and what the middleware has to know about each."""

@@ -1,0 +1,1 @@
+"""Mass profiles, aperture-mass maps, peaks, cluster masses, the red sequence."""

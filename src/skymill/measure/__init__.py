@@ -1,0 +1,1 @@
+"""Operators on pixels: background, detection, deblending, moments, apertures, fluxes."""

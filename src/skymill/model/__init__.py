@@ -1,0 +1,1 @@
+"""Forward models of stars and galaxies, convolved with the PSF."""

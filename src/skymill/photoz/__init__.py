@@ -1,0 +1,1 @@
+"""Photometric redshifts: templates, priors, likelihood, p(z), metrics."""

@@ -1,0 +1,1 @@
+"""Star choice, PSF models, PSF fit."""

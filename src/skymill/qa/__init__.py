@@ -1,0 +1,1 @@
+"""Numbers and figures from finished products; the only folder that imports matplotlib."""

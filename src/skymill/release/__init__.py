@@ -1,0 +1,1 @@
+"""From a Butler to public files: bricks, catalogues, sweeps, depth maps, checksums."""

@@ -1,0 +1,1 @@
+"""Shear calibration, response, null tests."""

@@ -1,0 +1,1 @@
+"""The truth universe: stars, galaxies, lenses, raw frames with known answers."""

@@ -1,0 +1,1 @@
+"""One PipelineTask per file: unpack, call science, pack."""
