@@ -1,0 +1,394 @@
+"""Numba kernels of warping: Lanczos resampling along runs, filling of unusable pixels, PSF stamps.
+
+One output row is cut into blocks of `BLOCK` pixels. Within a block the weights lie at constant
+offsets of one buffer, and stretches of pixels whose input pixels differ by a constant offset
+("runs") are summed with vector instructions across the output pixels.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+BLOCK = 128
+#: Spacing of the nodes of the pixel mapping; it divides BLOCK.
+STEP = 64
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lanczos_weights(fraction, n, order, weights):
+    """Normalised weights of the taps 1 - order .. order for each fraction in [0, 1).
+
+    fraction: (BLOCK,) float64; weights: (2 order BLOCK,) float32, tap k at offset k BLOCK.
+    """
+    s = np.empty(BLOCK)
+    c = np.empty(BLOCK)
+    full = np.empty(BLOCK)
+    total = np.zeros(BLOCK)
+    taps = np.empty((2 * order, BLOCK))
+    step = math.pi / order
+    for i in range(n):
+        # Clamped off the zeros, where the ratio below is 0 / 0.
+        u = min(max(fraction[i], 1e-9), 1.0 - 1e-9)
+        x = step * u
+        x2 = x * x
+        s[i] = x * (
+            1
+            + x2
+            * (
+                -1 / 6.0
+                + x2
+                * (
+                    1 / 120.0
+                    + x2
+                    * (
+                        -1 / 5040.0
+                        + x2 * (1 / 362880.0 + x2 * (-1 / 39916800.0 + x2 / 6227020800.0))
+                    )
+                )
+            )
+        )
+        c[i] = 1 + x2 * (
+            -1 / 2.0
+            + x2
+            * (
+                1 / 24.0
+                + x2 * (-1 / 720.0 + x2 * (1 / 40320.0 + x2 * (-1 / 3628800.0 + x2 / 479001600.0)))
+            )
+        )
+        z = math.pi * min(u, 1.0 - u)
+        z2 = z * z
+        full[i] = z * (
+            1
+            + z2
+            * (
+                -1 / 6.0
+                + z2
+                * (
+                    1 / 120.0
+                    + z2
+                    * (
+                        -1 / 5040.0
+                        + z2
+                        * (
+                            1 / 362880.0
+                            + z2
+                            * (-1 / 39916800.0 + z2 * (1 / 6227020800.0 - z2 / 1307674368000.0))
+                        )
+                    )
+                )
+            )
+        )
+    for t in range(2 * order):
+        k = t - order + 1
+        sign = 1.0 if k % 2 == 0 else -1.0
+        ck = sign * math.cos(step * k)
+        sk = sign * math.sin(step * k)
+        row = taps[t]
+        for i in range(n):
+            d = min(max(fraction[i], 1e-9), 1.0 - 1e-9) - k
+            value = full[i] * (s[i] * ck - c[i] * sk) / (d * d)
+            row[i] = value
+            total[i] += value
+    for t in range(2 * order):
+        row = taps[t]
+        out = weights[t * BLOCK : t * BLOCK + n]
+        for i in range(n):
+            out[i] = row[i] / total[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sum_row(row, w, wy, n, order, acc):
+    """Add wy * sum_k w_k row_k for one row of taps; everything starts at the run."""
+    if order == 3:
+        for i in range(n):
+            acc[i] += wy[i] * (
+                w[i] * row[i]
+                + w[i + 128] * row[i + 1]
+                + w[i + 256] * row[i + 2]
+                + w[i + 384] * row[i + 3]
+                + w[i + 512] * row[i + 4]
+                + w[i + 640] * row[i + 5]
+            )
+    else:
+        for i in range(n):
+            acc[i] += wy[i] * (
+                w[i] * row[i]
+                + w[i + 128] * row[i + 1]
+                + w[i + 256] * row[i + 2]
+                + w[i + 384] * row[i + 3]
+                + w[i + 512] * row[i + 4]
+                + w[i + 640] * row[i + 5]
+                + w[i + 768] * row[i + 6]
+                + w[i + 896] * row[i + 7]
+                + w[i + 1024] * row[i + 8]
+                + w[i + 1152] * row[i + 9]
+            )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _row_nodes(nodes, y, row):
+    """Cubic interpolation of the nodes (3, my, mx) to one output row: (3, mx)."""
+    cell = y // STEP
+    t = (y - cell * STEP) / STEP
+    w0 = -t * (t - 1) * (t - 2) / 6
+    w1 = (t + 1) * (t - 1) * (t - 2) / 2
+    w2 = -(t + 1) * t * (t - 2) / 2
+    w3 = (t + 1) * t * (t - 1) / 6
+    for p in range(3):
+        a, b, c, d = nodes[p, cell], nodes[p, cell + 1], nodes[p, cell + 2], nodes[p, cell + 3]
+        out = row[p]
+        for m in range(out.size):
+            out[m] = w0 * a[m] + w1 * b[m] + w2 * c[m] + w3 * d[m]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _block_positions(row, start, n, position):
+    """Cubic interpolation along a row: input x, input y and factor of n pixels from `start`."""
+    for p in range(3):
+        nodes = row[p]
+        out = position[p]
+        done = 0
+        while done < n:
+            cell = (start + done) // STEP
+            first = start + done - cell * STEP
+            count = min(STEP - first, n - done)
+            a, b, c, d = nodes[cell], nodes[cell + 1], nodes[cell + 2], nodes[cell + 3]
+            # Newton form about node b with t in [0, 1).
+            c1 = (-2 * a - 3 * b + 6 * c - d) / 6
+            c2 = (a - 2 * b + c) / 2
+            c3 = (-a + 3 * b - 3 * c + d) / 6
+            part = out[done : done + count]
+            for i in range(count):
+                t = (first + i) * (1.0 / STEP)
+                part[i] = b + t * (c1 + t * (c2 + t * c3))
+            done += count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def resample(planes, variance, mask, nodes, order, box, out, out_variance, out_mask, no_data):
+    """Resample the planes of one input image into a part of the output.
+
+    planes: (np, ny, nx) float32, variance (ny, nx) float32, mask (ny, nx) int32: input, filled.
+    box: y0, x0, n_rows, n_columns of the part. nodes: (3, my, mx) float64, input x, input y and
+    flux factor at the positions STEP (m - 1) from the part's first pixel. out (np, NY, NX)
+    float32, out_variance, out_mask (NY, NX): written only where the whole kernel lies within the
+    input and nothing was written before (mask has `no_data`). Returns the number of pixels written.
+    """
+    y_off, x_off, n_rows, n_columns = box
+    n_planes, ny, nx = planes.shape
+    taps = 2 * order
+    row = np.empty((3, nodes.shape[2]))
+    position = np.empty((3, BLOCK))
+    fx = np.empty(BLOCK)
+    fy = np.empty(BLOCK)
+    ix = np.empty(BLOCK, np.int64)
+    iy = np.empty(BLOCK, np.int64)
+    wx = np.empty(taps * BLOCK, np.float32)
+    wy = np.empty(taps * BLOCK, np.float32)
+    wx2 = np.empty(taps * BLOCK, np.float32)
+    wy2 = np.empty(taps * BLOCK, np.float32)
+    acc = np.empty(BLOCK, np.float32)
+    bits = np.empty(BLOCK, np.int32)
+    fresh = np.empty(BLOCK, np.bool_)
+    written = 0
+    for y in range(n_rows):
+        _row_nodes(nodes, y, row)
+        for start in range(0, n_columns, BLOCK):
+            n = min(BLOCK, n_columns - start)
+            _block_positions(row, start, n, position)
+            inside = 0
+            for i in range(n):
+                x_in, y_in = position[0, i], position[1, i]
+                jx, jy = math.floor(x_in), math.floor(y_in)
+                ix[i], iy[i] = int(jx), int(jy)
+                fx[i], fy[i] = x_in - jx, y_in - jy
+                if (
+                    ix[i] >= order - 1
+                    and ix[i] < nx - order
+                    and iy[i] >= order - 1
+                    and iy[i] < ny - order
+                ):
+                    inside += 1
+                else:
+                    ix[i] = -1
+            if inside == 0:
+                continue
+            _lanczos_weights(fx, n, order, wx)
+            _lanczos_weights(fy, n, order, wy)
+            for i in range(wx.size):
+                wx2[i] = wx[i] * wx[i]
+                wy2[i] = wy[i] * wy[i]
+            first = 0
+            while first < n:
+                if ix[first] < 0:
+                    first += 1
+                    continue
+                last = first + 1
+                while (
+                    last < n
+                    and ix[last] >= 0
+                    and ix[last] - ix[first] == last - first
+                    and iy[last] == iy[first]
+                ):
+                    last += 1
+                count = last - first
+                begin = x_off + start + first
+                x0 = ix[first] - order + 1
+                y0 = iy[first] - order + 1
+                factor = position[2, first:last]
+                target = out_mask[y + y_off, begin : begin + count]
+                m0 = mask[iy[first], ix[first] : ix[first] + count + 1]
+                m1 = mask[iy[first] + 1, ix[first] : ix[first] + count + 1]
+                for i in range(count):
+                    bits[i] = m0[i] | m0[i + 1] | m1[i] | m1[i + 1]
+                for i in range(count):
+                    fresh[i] = (target[i] & no_data) != 0
+                    if fresh[i]:
+                        target[i] = bits[i]
+                        written += 1
+                for p in range(n_planes):
+                    acc[:count] = 0.0
+                    for t in range(taps):
+                        _sum_row(
+                            planes[p, y0 + t, x0 : x0 + count + taps - 1],
+                            wx[first:],
+                            wy[t * BLOCK + first : t * BLOCK + last],
+                            count,
+                            order,
+                            acc,
+                        )
+                    result = out[p, y + y_off, begin : begin + count]
+                    for i in range(count):
+                        if fresh[i]:
+                            result[i] = acc[i] * factor[i]
+                acc[:count] = 0.0
+                for t in range(taps):
+                    _sum_row(
+                        variance[y0 + t, x0 : x0 + count + taps - 1],
+                        wx2[first:],
+                        wy2[t * BLOCK + first : t * BLOCK + last],
+                        count,
+                        order,
+                        acc,
+                    )
+                result = out_variance[y + y_off, begin : begin + count]
+                for i in range(count):
+                    if fresh[i]:
+                        result[i] = acc[i] * factor[i] * factor[i]
+                first = last
+    return written
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_unusable(planes, variance, mask, unusable, reach):
+    """Replace unusable pixels in place by the nearest usable ones of their row and column.
+
+    planes: (np, ny, nx) float32; variance (ny, nx) float32; mask (ny, nx) int32. A pixel is
+    unusable if it has a bit of `unusable`, is not finite or has no positive finite variance; the
+    first bit set on the latter two is the highest one of `unusable`. Weights are 1 / distance;
+    without a usable pixel within `reach` the value is zero and the variance is kept or 1.
+    """
+    n_planes, ny, nx = planes.shape
+    bad = np.empty((ny, nx), np.bool_)
+    flag = np.int32(1)
+    while (flag << 1) <= unusable and flag > 0:
+        flag = np.int32(flag << 1)
+    for y in range(ny):
+        for x in range(nx):
+            v = variance[y, x]
+            ok = (mask[y, x] & unusable) == 0
+            if ok and not (v > 0.0 and v < np.inf and math.isfinite(planes[0, y, x])):
+                ok = False
+                mask[y, x] |= flag
+            bad[y, x] = not ok
+    level = np.empty(n_planes)
+    for y in range(ny):
+        for x in range(nx):
+            if not bad[y, x]:
+                continue
+            total = 0.0
+            spread = 0.0
+            level[:] = 0.0
+            for direction in range(4):
+                dx = 1 if direction == 0 else (-1 if direction == 1 else 0)
+                dy = 1 if direction == 2 else (-1 if direction == 3 else 0)
+                xx, yy = x, y
+                for distance in range(1, reach + 1):
+                    xx += dx
+                    yy += dy
+                    if xx < 0 or yy < 0 or xx >= nx or yy >= ny:
+                        break
+                    if not bad[yy, xx]:
+                        w = 1.0 / distance
+                        total += w
+                        spread += w * variance[yy, xx]
+                        for p in range(n_planes):
+                            level[p] += w * planes[p, yy, xx]
+                        break
+            for p in range(n_planes):
+                planes[p, y, x] = level[p] / total if total > 0 else 0.0
+            if total > 0:
+                variance[y, x] = spread / total
+            elif not (variance[y, x] > 0.0 and variance[y, x] < np.inf):
+                variance[y, x] = 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def resample_stamps(stamps, jacobian, out):
+    """PSF stamps seen through local affine maps, of unit sum.
+
+    stamps: (n, s, s) float32 centred; jacobian: (n, 2, 2) float64, d(input x, y) / d(output x, y);
+    out: (n, so, so) float32. Lanczos-5 in the input stamp, zero outside of it.
+    """
+    order = 5
+    steps = 4096
+    taps = 2 * order
+    # Weights are linear between the nodes of a table: an error of 1e-7.
+    table = np.zeros((steps + 2, taps))
+    for m in range(steps + 1):
+        for t in range(taps):
+            d = m / steps - (t - order + 1)
+            p = math.pi * d
+            if abs(d) < 1e-9:
+                table[m, t] = 1.0
+            elif abs(d) < order:
+                table[m, t] = order * math.sin(p) * math.sin(p / order) / (p * p)
+        table[m] /= table[m].sum()
+    n, s, _ = stamps.shape
+    so = out.shape[1]
+    half, half_out = s // 2, so // 2
+    wx = np.empty(taps)
+    wy = np.empty(taps)
+    for k in range(n):
+        total = 0.0
+        for j in range(so):
+            for i in range(so):
+                x = jacobian[k, 0, 0] * (i - half_out) + jacobian[k, 0, 1] * (j - half_out) + half
+                y = jacobian[k, 1, 0] * (i - half_out) + jacobian[k, 1, 1] * (j - half_out) + half
+                x0 = math.floor(x)
+                y0 = math.floor(y)
+                out[k, j, i] = 0.0
+                if x0 < -1 or y0 < -1 or x0 > s or y0 > s:
+                    continue
+                fx = (x - x0) * steps
+                fy = (y - y0) * steps
+                mx = int(fx)
+                my = int(fy)
+                fx -= mx
+                fy -= my
+                for t in range(taps):
+                    wx[t] = table[mx, t] * (1 - fx) + table[mx + 1, t] * fx
+                    wy[t] = table[my, t] * (1 - fy) + table[my + 1, t] * fy
+                value = 0.0
+                for b in range(max(0, order - 1 - y0), min(taps, s - y0 + order - 1)):
+                    line = 0.0
+                    for a in range(max(0, order - 1 - x0), min(taps, s - x0 + order - 1)):
+                        line += wx[a] * stamps[k, y0 + b - order + 1, x0 + a - order + 1]
+                    value += wy[b] * line
+                out[k, j, i] = value
+                total += value
+        if total > 0:
+            for j in range(so):
+                for i in range(so):
+                    out[k, j, i] /= total
