@@ -266,12 +266,12 @@ def _measure_noise(
     scaled = smooth[::2, ::2][known] / noise[::2, ::2][known]
     # Sources lift the upper half of the distribution only: the lower half starts the search.
     low, middle = np.percentile(scaled, [15.865, 50.0])
-    start = max(1.0, float(middle - low))
-    seed = _seeds(np.abs(smooth), noise, 0.5 * options.threshold * start, 1)
+    away = np.abs(smooth - np.float32(middle) * noise)
+    seed = _seeds(away, noise, 0.5 * options.threshold * float(middle - low), 1)
     # Half the threshold also catches noise peaks; only groups as large as a PSF are sources.
     labels, count = _label(seed)
     area = np.bincount(labels.ravel(), minlength=count + 1)
-    source = area >= max(4.0, 2.0 * psf_sigma**2)
+    source = area >= max(4.0, 4.0 * psf_sigma**2)
     source[0] = False
     free = (_grow(source[labels].astype(np.uint8), options.grow * psf_sigma) == 0) & (noise > 0)
     if np.count_nonzero(free) < 100:
