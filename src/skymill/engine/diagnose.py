@@ -1,0 +1,129 @@
+"""Why a quantum graph is empty: which task lacks which dataset type."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lsst.daf.butler import Butler
+    from lsst.pipe.base import Pipeline
+
+__all__ = ["InputState", "explain_empty", "inspect_inputs"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputState:
+    """How much there is of one overall input of a pipeline.
+
+    ``found`` is 0 if nothing is there at all, 1 if something is there but not for the query,
+    2 if there is something for the query.
+    """
+
+    label: str
+    dataset_type: str
+    found: int
+
+
+def _count(butler: Butler, name: str, collections: list[str], where: str) -> bool:
+    from lsst.daf.butler import ButlerUserError, EmptyQueryResultError, MissingDatasetTypeError
+
+    try:
+        found = butler.query_datasets(
+            name, collections=collections, where=where, find_first=False, limit=1, explain=False
+        )
+    except (MissingDatasetTypeError, EmptyQueryResultError):
+        return False
+    except ButlerUserError:
+        # The query speaks of a dimension that has no records, or that this type has not.
+        return False
+    return bool(found)
+
+
+def _count_calibration(butler: Butler, name: str, collections: list[str]) -> bool:
+    """Calibrations are found by validity range, so that only their presence is looked for."""
+    from lsst.daf.butler import MissingDatasetTypeError
+
+    try:
+        return any(True for _ in butler.registry.queryDatasets(name, collections=collections))
+    except (MissingDatasetTypeError, NotImplementedError):
+        return False
+
+
+def inspect_inputs(
+    butler: Butler, pipeline: Pipeline, inputs: Iterable[str], where: str
+) -> list[InputState]:
+    """Look for every overall input of a pipeline.
+
+    Parameters
+    ----------
+    butler : lsst.daf.butler.Butler
+        The repository.
+    pipeline : lsst.pipe.base.Pipeline
+        The pipeline.
+    inputs : iterable of str
+        Input collections.
+    where : str
+        Data query.
+
+    Returns
+    -------
+    list of InputState
+        One for each task and overall input.
+    """
+    graph = pipeline.to_graph(butler.registry)
+    collections = list(inputs)
+    known: dict[str, int] = {}
+    states = []
+    for label, node in graph.tasks.items():
+        for edge in node.iter_all_inputs():
+            name = edge.parent_dataset_type_name
+            if graph.producer_of(name) is not None:
+                continue
+            if name not in known:
+                if _count_calibration(butler, name, collections):
+                    calibration = graph.dataset_types[name].is_prerequisite
+                    matches = calibration or _count(butler, name, collections, where)
+                    known[name] = 2 if matches else 1
+                else:
+                    known[name] = 0
+            states.append(InputState(label=label, dataset_type=name, found=known[name]))
+    return states
+
+
+def explain_empty(butler: Butler, pipeline: Pipeline, inputs: Iterable[str], where: str) -> str:
+    """One sentence on why nothing could be predicted.
+
+    Parameters
+    ----------
+    butler : lsst.daf.butler.Butler
+        The repository.
+    pipeline : lsst.pipe.base.Pipeline
+        The pipeline.
+    inputs : iterable of str
+        Input collections.
+    where : str
+        Data query.
+
+    Returns
+    -------
+    str
+        What is missing, for which task, and where it was looked for.
+    """
+    collections = list(inputs)
+    states = inspect_inputs(butler, pipeline, collections, where)
+    places = ", ".join(collections[:6]) + (", ..." if len(collections) > 6 else "")
+    absent = [s for s in states if s.found == 0]
+    if absent:
+        text = "; ".join(f"task {s.label} needs {s.dataset_type}" for s in absent[:5])
+        return f"nothing to run: {text}: no such dataset in {places}"
+    beside = [s for s in states if s.found == 1]
+    if beside:
+        text = "; ".join(f"task {s.label} needs {s.dataset_type}" for s in beside[:5])
+        return f"nothing to run: {text}: {places} has some, but none where {where!r}"
+    return (
+        f"nothing to run: every input exists in {places}, but no combination of them belongs "
+        f"together{' where ' + repr(where) if where else ''}; check that the bands, detectors, "
+        "visits and patches of the inputs agree"
+    )
