@@ -1,0 +1,321 @@
+"""Maps of the aperture mass: E mode, B mode and their variance, for many apertures at once.
+
+For each point of a grid the galaxies are summed once into radial bins; every aperture is then a
+matrix product of the bins with its filter. See ``docs/steps/mass_map.md`` for the equations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from skymill.data.errors import ConfigError, DataError
+from skymill.data.geometry import FitsWcs, make_tan_wcs
+from skymill.data.options import check_choice, check_range, option
+from skymill.lensing._aperture_kernels import radial_histograms
+from skymill.lensing.catalogue import ShearSample
+from skymill.lensing.filters import FILTER_NAMES, aperture_filter
+
+__all__ = ["ApertureMassMap", "ApertureMassOptions", "make_aperture_mass_map"]
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApertureMassOptions:
+    """Grid, apertures and filter of a mass map."""
+
+    filter: str = option("schirmer", "Filter: schirmer, polynomial or gaussian")
+    aperture_min_arcmin: float = option(2.0, "Radius of the smallest aperture", unit="arcmin")
+    aperture_max_arcmin: float = option(
+        0.0,
+        "Radius of the largest aperture; 0 takes half of the field's smaller side, at most 127",
+        unit="arcmin",
+    )
+    n_apertures: int = option(27, "Number of apertures, equally spaced in radius")
+    step_arcsec: float = option(26.3, "Distance of grid points", unit="arcsec")
+    extent_arcmin: float = option(
+        0.0, "Side of the square map; 0 takes the extent of the catalogue", unit="arcmin"
+    )
+    radial_bins: int = option(1024, "Radial bins, equally spaced in the square root of the radius")
+
+    def __post_init__(self) -> None:
+        check_choice(self, "filter", FILTER_NAMES)
+        check_range(self, "aperture_min_arcmin", low=0.0, low_open=True)
+        check_range(self, "aperture_max_arcmin", low=0.0)
+        check_range(self, "n_apertures", low=1, high=500)
+        check_range(self, "step_arcsec", low=0.0, low_open=True)
+        check_range(self, "extent_arcmin", low=0.0)
+        check_range(self, "radial_bins", low=64, high=16384)
+        if 0 < self.aperture_max_arcmin < self.aperture_min_arcmin:
+            raise ConfigError(
+                "aperture_max_arcmin must be >= aperture_min_arcmin = "
+                f"{self.aperture_min_arcmin} arcmin; got {self.aperture_max_arcmin}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApertureMassMap:
+    """Aperture mass on a grid with North up and East left.
+
+    Parameters
+    ----------
+    e_mode, b_mode, variance : (n_aperture, ny, nx) float32
+        Aperture mass of the tangential shear, of the cross shear, and the variance of each.
+    coverage : (n_aperture, ny, nx) float32
+        Weight inside the aperture over that of a full aperture at the field's median density.
+    apertures : (n_aperture,) float64 [arcmin]
+        Radii.
+    filter : str
+        Filter function.
+    wcs : FitsWcs
+        Mapping of the grid's pixels to the sky.
+    n_galaxies : int
+        Galaxies used.
+    """
+
+    e_mode: Float32Array
+    b_mode: Float32Array
+    variance: Float32Array
+    coverage: Float32Array
+    apertures: NDArray[np.float64]
+    filter: str
+    wcs: FitsWcs
+    n_galaxies: int
+
+    def snr(self, mode: str = "E") -> Float32Array:
+        """Signal to noise (n_aperture, ny, nx) of the E or the B mode; zero without galaxies."""
+        if mode not in ("E", "B"):
+            raise ConfigError(f"mode must be E or B; got {mode!r}")
+        signal = self.e_mode if mode == "E" else self.b_mode
+        positive = self.variance > 0
+        return np.where(positive, signal / np.sqrt(np.where(positive, self.variance, 1)), 0).astype(
+            np.float32
+        )
+
+    def to_hdulist(self) -> fits.HDUList:
+        """FITS file in memory.
+
+        Returns
+        -------
+        astropy.io.fits.HDUList
+            Cubes ``E``, ``B``, ``VARIANCE``, ``SNR_E``, ``SNR_B``, ``COVERAGE`` whose first two axes
+            carry the celestial WCS and whose third is the aperture, and a table ``APERTURES``.
+        """
+        primary = fits.PrimaryHDU()
+        primary.header["FILTER"] = (self.filter, "aperture-mass filter")
+        primary.header["NGAL"] = (self.n_galaxies, "galaxies used")
+        hdus: list[fits.hdu.base.ExtensionHDU] = [primary]
+        planes = {
+            "E": self.e_mode,
+            "B": self.b_mode,
+            "VARIANCE": self.variance,
+            "SNR_E": self.snr("E"),
+            "SNR_B": self.snr("B"),
+            "COVERAGE": self.coverage,
+        }
+        for name, cube in planes.items():
+            header = self.wcs.header
+            header.pop("WCSAXES", None)
+            hdu = fits.ImageHDU(np.ascontiguousarray(cube), name=name)
+            hdu.header.extend(header, update=True)
+            hdu.header["WCSAXES"] = 3
+            hdu.header["CTYPE3"] = ("APERTURE", "linear index; radii are in table APERTURES")
+            hdu.header["CRPIX3"], hdu.header["CRVAL3"], hdu.header["CDELT3"] = 1.0, 0.0, 1.0
+            hdus.append(hdu)
+        hdus.append(
+            fits.BinTableHDU.from_columns(
+                [fits.Column("radius", "D", unit="arcmin", array=self.apertures)], name="APERTURES"
+            )
+        )
+        return fits.HDUList(hdus)
+
+    @classmethod
+    def from_hdulist(cls, hdus: fits.HDUList) -> ApertureMassMap:
+        """Read what `to_hdulist` wrote.
+
+        Parameters
+        ----------
+        hdus : astropy.io.fits.HDUList
+            The open file.
+
+        Returns
+        -------
+        ApertureMassMap
+            The map.
+
+        Raises
+        ------
+        DataError
+            If an extension is missing.
+        """
+        names = [h.name for h in hdus]
+        missing = [n for n in ("E", "B", "VARIANCE", "COVERAGE", "APERTURES") if n not in names]
+        if missing:
+            raise DataError(f"this is no mass map: it has no extension {', '.join(missing)}")
+        cubes = {
+            n: np.asarray(hdus[n].data, np.float32) for n in ("E", "B", "VARIANCE", "COVERAGE")
+        }
+        header = hdus["E"].header.copy()
+        for key in ("WCSAXES", "CTYPE3", "CRPIX3", "CRVAL3", "CDELT3"):
+            header.pop(key, None)
+        return cls(
+            e_mode=cubes["E"],
+            b_mode=cubes["B"],
+            variance=cubes["VARIANCE"],
+            coverage=cubes["COVERAGE"],
+            apertures=np.asarray(hdus["APERTURES"].data["radius"], np.float64),
+            filter=hdus[0].header["FILTER"],
+            wcs=FitsWcs(header),
+            n_galaxies=int(hdus[0].header["NGAL"]),
+        )
+
+
+def _choose_apertures(options: ApertureMassOptions, half_field: float) -> NDArray[np.float64]:
+    low, high = options.aperture_min_arcmin, options.aperture_max_arcmin
+    if high == 0.0:
+        high = max(min(half_field, 127.0), low)
+    n = options.n_apertures if high > low else 1
+    return np.linspace(low, high, n)
+
+
+def _sort_into_cells(
+    columns: NDArray[np.float32], size: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int, int, float, float]:
+    """Galaxies sorted by square cells, the x axis running fastest, and where each cell starts."""
+    east, north = columns[0], columns[1]
+    x0, y0 = float(east.min()) - 1e-3, float(north.min()) - 1e-3
+    ix = ((east - x0) / size).astype(np.int64)
+    iy = ((north - y0) / size).astype(np.int64)
+    nx, ny = int(ix.max()) + 1, int(iy.max()) + 1
+    cell = iy * nx + ix
+    order = np.argsort(cell, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=nx * ny))])
+    return np.ascontiguousarray(columns[:, order]), start, nx, ny, x0, y0
+
+
+def _filter_matrix(
+    options: ApertureMassOptions, apertures: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """R^2 Q at the middle of each radial bin: (n_bins, n_aperture)."""
+    n, r_max = options.radial_bins, apertures.max()
+    edges = (np.arange(n + 1) / n) ** 2 * r_max
+    # Galaxies fill a ring in proportion to r: its mean radius, not its middle.
+    low, high = edges[:-1], edges[1:]
+    middle = 2.0 / 3.0 * (high**3 - low**3) / (high**2 - low**2)
+    return aperture_filter(options.filter, middle[:, None] / apertures[None, :])
+
+
+def _inside_matrix(n_bins: int, apertures: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The fraction of each radial bin's area within each aperture: (n_bins, n_aperture)."""
+    edges2 = ((np.arange(n_bins + 1) / n_bins) ** 2 * apertures.max()) ** 2
+    low, high = edges2[:-1, None], edges2[1:, None]
+    return np.clip((apertures[None, :] ** 2 - low) / (high - low), 0.0, 1.0)
+
+
+def make_aperture_mass_map(
+    sample: ShearSample,
+    *,
+    centre: tuple[float, float] | None = None,
+    options: ApertureMassOptions = ApertureMassOptions(),
+) -> ApertureMassMap:
+    """Map the aperture mass of a field.
+
+    Parameters
+    ----------
+    sample : ShearSample
+        Galaxies.
+    centre : (ra, dec) [deg], optional
+        Middle of the map; that of the catalogue if omitted.
+    options : ApertureMassOptions
+        Grid, apertures, filter.
+
+    Returns
+    -------
+    ApertureMassMap
+        Maps of each aperture.
+
+    Raises
+    ------
+    DataError
+        If the centre lies outside the catalogue.
+
+    References
+    ----------
+    Schneider 1996, MNRAS 283, 837; Schirmer et al. 2007, A&A 462, 875.
+    """
+    middle = sample.middle() if centre is None else centre
+    east, north, g1, g2 = sample.in_plane(middle)
+    if not (np.isfinite(east).all() and np.isfinite(north).all()):
+        raise DataError(
+            f"galaxies lie more than 89 deg from the centre ra={middle[0]:.5f}, "
+            f"dec={middle[1]:.5f}; give a centre inside the field"
+        )
+    if not (east.min() <= 0 <= east.max() and north.min() <= 0 <= north.max()):
+        raise DataError(
+            f"the centre ra={middle[0]:.5f}, dec={middle[1]:.5f} deg lies outside the catalogue "
+            f"(East {east.min():.1f} to {east.max():.1f}, North {north.min():.1f} to "
+            f"{north.max():.1f} arcmin from it); give a centre inside the field"
+        )
+    half_field = 0.5 * min(np.ptp(east), np.ptp(north))
+    apertures = _choose_apertures(options, half_field)
+    step = options.step_arcsec / 60.0
+    extent = options.extent_arcmin or 2.0 * max(np.abs(east).max(), np.abs(north).max())
+    half = max(int(np.ceil(0.5 * extent / step)), 1)
+    if half > 5000:
+        raise ConfigError(
+            f"the map would have {2 * half + 1} pixels a side; step_arcsec = "
+            f"{options.step_arcsec} is too fine for {extent:.1f} arcmin"
+        )
+    offsets = np.arange(-half, half + 1) * step
+    w = sample.weight / sample.weight.mean()
+    columns = np.stack([east, north, w * g1, w * g2, 0.5 * w * w * (g1**2 + g2**2), w])
+    cubes = _sum_over_grid(columns.astype(np.float32), offsets, apertures, options)
+    signal_e, signal_b, noise, weight = cubes
+    positive = weight > 0
+    norm = np.pi / np.where(positive, weight, 1.0)  # A Q = pi (R^2 Q)
+    density = weight[:, positive.all(axis=0)]
+    full = np.median(density, axis=1) if density.size else weight.max(axis=(1, 2))
+    return ApertureMassMap(
+        e_mode=(signal_e * norm).astype(np.float32),
+        b_mode=(signal_b * norm).astype(np.float32),
+        variance=np.where(positive, noise * norm**2, 0.0).astype(np.float32),
+        coverage=(weight / np.maximum(full, 1e-30)[:, None, None]).astype(np.float32),
+        apertures=apertures,
+        filter=options.filter,
+        wcs=make_tan_wcs(
+            ra=middle[0], dec=middle[1], scale=options.step_arcsec, x=float(half), y=float(half)
+        ),
+        n_galaxies=len(sample),
+    )
+
+
+def _sum_over_grid(
+    columns: Float32Array,
+    offsets: NDArray[np.float64],
+    apertures: NDArray[np.float64],
+    options: ApertureMassOptions,
+) -> Float32Array:
+    """Sums over the galaxies of each aperture at each point: (4, n_aperture, ny, nx)."""
+    n, r_max = options.radial_bins, float(apertures.max())
+    size = max(r_max / 6.0, float(np.ptp(columns[0])) / 200.0, 1e-3)
+    galaxies, start, ncx, ncy, x0, y0 = _sort_into_cells(columns, size)
+    q = _filter_matrix(options, apertures)
+    matrices = [m.astype(np.float32) for m in (q, q, q * q, _inside_matrix(n, apertures))]
+    n_grid, n_ap = len(offsets), len(apertures)
+    out = np.empty((4, n_ap, n_grid, n_grid), dtype=np.float32)
+    hist = np.empty((4, n_grid, n), dtype=np.float32)
+    buffer = np.empty((2, galaxies.shape[1]), dtype=np.float32)
+    index = np.empty(galaxies.shape[1], dtype=np.int32)
+    row_east = -offsets
+    for j, row_north in enumerate(offsets):
+        radial_histograms(
+            row_north, row_east, start, ncx, ncy, size, x0, y0,
+            galaxies, r_max, n, buffer, index, hist,
+        )  # fmt: skip
+        for k in range(4):
+            out[k, :, j, :] = (hist[k] @ matrices[k]).T
+    return out

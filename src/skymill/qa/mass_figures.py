@@ -1,0 +1,179 @@
+"""Figures of mass maps and mass fits, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from astropy.table import Table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from skymill.data.errors import DataError
+from skymill.lensing.aperture_mass import ApertureMassMap
+from skymill.lensing.mass_fit import MassFit
+
+__all__ = ["draw_mass_fit", "draw_mass_map", "figure_to_png"]
+
+_SNR_RANGE = (-3.0, 6.0)
+
+
+def figure_to_png(figure: Figure, *, dpi: int = 90) -> bytes:
+    """Render a figure.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    dpi : int
+        Dots per inch.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _choose_aperture(mass_map: ApertureMassMap, aperture: float | None) -> int:
+    if aperture is not None:
+        return int(np.abs(mass_map.apertures - aperture).argmin())
+    covered = np.where(mass_map.coverage >= 0.4, mass_map.snr("E"), -np.inf)
+    return int(covered.max(axis=(1, 2)).argmax())
+
+
+def _draw_mode(
+    axes: Axes,
+    snr: NDArray[np.float32],
+    *,
+    title: str,
+    peaks: Table | None,
+    mark: tuple[float, float] | None,
+) -> None:
+    image = axes.imshow(snr, origin="lower", cmap="RdBu_r", vmin=-_SNR_RANGE[1], vmax=_SNR_RANGE[1])
+    if snr.max() > 3:
+        axes.contour(snr, levels=np.arange(3, max(snr.max(), 3) + 1), colors="k", linewidths=0.6)
+    if peaks is not None and len(peaks):
+        axes.plot(peaks["x"], peaks["y"], "+", color="k", ms=9, mew=1.2)
+    if mark is not None:
+        axes.plot(*mark, "o", mfc="none", mec="lime", ms=11, mew=1.4)
+    axes.set_title(title, fontsize=10)
+    for axis, name in zip(axes.coords, ("RA", "Dec"), strict=True):  # type: ignore[attr-defined]
+        axis.set_axislabel(name, fontsize=9)
+        axis.set_ticklabel(size=7)
+    figure = axes.get_figure()
+    assert figure is not None
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label("S/N", fontsize=8)
+
+
+def draw_mass_map(
+    mass_map: ApertureMassMap,
+    peaks: Table | None = None,
+    *,
+    aperture: float | None = None,
+    mark: tuple[float, float] | None = None,
+    title: str = "",
+) -> bytes:
+    """Draw the signal-to-noise maps of the E and the B mode of one aperture.
+
+    Parameters
+    ----------
+    mass_map : ApertureMassMap
+        The maps.
+    peaks : astropy.table.Table, optional
+        Schema ``massMapPeaks``; those of the aperture are marked with crosses.
+    aperture : float [arcmin], optional
+        Which aperture; that with the highest E-mode peak if omitted.
+    mark : (ra, dec) [deg], optional
+        A position to mark with a circle.
+    title : str
+        Title of the figure.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    k = _choose_aperture(mass_map, aperture)
+    radius = float(mass_map.apertures[k])
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    figure.suptitle(
+        f"{title + ': ' if title else ''}aperture mass, {mass_map.filter}, R = {radius:.1f} arcmin, "
+        f"{mass_map.n_galaxies} galaxies",
+        fontsize=10,
+    )
+    position = None
+    if mark is not None:
+        x, y = mass_map.wcs.sky_to_pixel(ra=[mark[0]], dec=[mark[1]])
+        position = (float(x[0]), float(y[0]))
+    for i, mode in enumerate(("E", "B")):
+        axes = figure.add_subplot(1, 2, i + 1, projection=mass_map.wcs.astropy)
+        chosen = None
+        if peaks is not None and len(peaks):
+            same = np.isclose(np.asarray(peaks["aperture"]), radius)
+            chosen = peaks[same & (np.asarray(peaks["mode"]).astype(str) == mode)]
+        _draw_mode(axes, mass_map.snr(mode)[k], title=f"{mode} mode", peaks=chosen, mark=position)
+    return figure_to_png(figure)
+
+
+def draw_mass_fit(fit: MassFit, *, title: str = "", truth: float | None = None) -> bytes:
+    """Draw the shear profile with its model and the masses of the bootstrap.
+
+    Parameters
+    ----------
+    fit : MassFit
+        The fit.
+    title : str
+        Title of the figure.
+    truth : float [Msun], optional
+        A mass to mark.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    if len(fit.table) != 1:
+        raise DataError(f"a mass fit has one row; got {len(fit.table)}")
+    row, profile = fit.table[0], fit.profile
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    radius = np.asarray(profile["radius"])
+    unit = 1e14
+    error = np.asarray(profile["delta_sigma_err"]) / unit
+    for name, style, label in (
+        ("delta_sigma", "o", "tangential"),
+        ("delta_sigma_x", "x", "cross (null test)"),
+    ):
+        shift = 1.0 if style == "o" else 1.04
+        left.errorbar(
+            radius * shift, np.asarray(profile[name]) / unit, error, fmt=style, ms=4, lw=1,
+            label=label,
+        )  # fmt: skip
+    left.plot(radius, np.asarray(profile["delta_sigma_model"]) / unit, "k-", label="best NFW")
+    left.axhline(0, color="0.6", lw=0.7)
+    left.set(
+        xscale="log", xlabel="radius [Mpc]", ylabel="excess surface density [1e14 Msun Mpc$^{-2}$]"
+    )
+    left.legend(fontsize=8)
+    right.hist(fit.bootstrap / unit, bins=40, histtype="stepfilled", color="C0", alpha=0.6)
+    right.axvline(row["m200"] / unit, color="k", label="maximum likelihood")
+    for name in ("m200_lower", "m200_upper"):
+        right.axvline(row[name] / unit, color="k", ls=":")
+    if truth is not None:
+        right.axvline(truth / unit, color="C3", ls="--", label="truth")
+    right.set(xlabel="M200 [1e14 Msun]", ylabel="bootstrap samples")
+    right.legend(fontsize=8)
+    figure.suptitle(
+        f"{title + ': ' if title else ''}M200 = ({row['m200'] / unit:.2f} +- "
+        f"{row['m200_err'] / unit:.2f}) 1e14 Msun, z = {row['z_lens']:.3f}, "
+        f"{row['n_galaxies']} galaxies",
+        fontsize=10,
+    )
+    return figure_to_png(figure)
