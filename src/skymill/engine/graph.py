@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from skymill.data.errors import ConfigError, DataError, MissingInputError
 from skymill.engine.schedule import Plan, PlannedQuantum
@@ -148,7 +151,11 @@ def fingerprint(request: GraphRequest, pipeline: Pipeline, inputs: Iterable[str]
         Hexadecimal digest.
     """
     digest = hashlib.sha256()
-    for part in (str(pipeline), request.where, *inputs):
+    content = yaml.safe_load(str(pipeline))
+    # Subsets are sets: their order changes from process to process and decides about nothing.
+    tasks = {key: content.get(key) for key in ("instrument", "parameters", "tasks", "contracts")}
+    files = [Path(item.partition(":")[2]).read_text() for item in request.config_files]
+    for part in (json.dumps(tasks, sort_keys=True), *files, request.where, *inputs):
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()
