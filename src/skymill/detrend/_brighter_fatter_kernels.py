@@ -1,5 +1,6 @@
 """Kernels of the brighter-fatter effect: a small convolution and a conserved flux."""
 
+# mypy: ignore-errors
 import numpy as np
 from numba import njit
 

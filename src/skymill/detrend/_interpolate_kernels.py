@@ -1,5 +1,6 @@
 """Kernel that fills masked pixels from their neighbours."""
 
+# mypy: ignore-errors
 import numpy as np
 from numba import njit
 

@@ -1,5 +1,6 @@
 """Kernels of the instrument-signature removal: overscan, then everything else in one pass."""
 
+# mypy: ignore-errors
 import numpy as np
 from numba import njit
 
@@ -103,38 +104,33 @@ def add_crosstalk(signal, mask, source, coefficient, flip_x, flip_y, threshold, 
     limit = np.float32(threshold)
     for y in range(ny):
         row = source[ny - 1 - y] if flip_y else source[y]
-        out = signal[y]
-        bits = mask[y]
         if flip_x:
-            for x in range(nx):
-                out[x] += c * row[nx - 1 - x]
-            for x in range(nx):
-                bits[x] |= bit if row[nx - 1 - x] > limit else np.int32(0)
-        else:
-            for x in range(nx):
-                out[x] += c * row[x]
+            row = row[::-1]
+        out = signal[y]
+        n_bright = 0
+        for x in range(nx):
+            out[x] += c * row[x]
+            n_bright += np.int64(row[x] > limit)
+        if n_bright > 0:
+            bits = mask[y]
             for x in range(nx):
                 bits[x] |= bit if row[x] > limit else np.int32(0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def correct_amplifier(
-    adu,
-    y0,
-    y1,
+def _correct_span(
+    v,
+    w,
+    y,
     x0,
-    x1,
-    crosstalk,
+    a,
+    signal,
     bias,
     bias_variance,
     table,
-    table_step,
-    linear_limit,
-    gain,
-    read_variance,
+    numbers,
     flat,
     flat_variance,
-    flat_low,
     bits_suspect,
     bits_flat,
     bits_nan,
@@ -142,76 +138,150 @@ def correct_amplifier(
     variance,
     mask,
 ):
-    """Crosstalk, bias, linearity, gain, variance and flat of one amplifier, row by row.
-
-    ``crosstalk``, ``bias``, ``bias_variance``, ``table``, ``flat`` and ``flat_variance`` of size 0
-    are left out. ``table`` is the linearity correction [ADU] at multiples of ``table_step``.
-    """
-    n = x1 - x0
-    v = np.empty(n, np.float32)
-    w = np.empty(n, np.float32)
-    has_crosstalk, has_bias = crosstalk.size > 0, bias.size > 0
-    has_bias_variance, has_table = bias_variance.size > 0, table.size > 0
-    has_flat, has_flat_variance = flat.size > 0, flat_variance.size > 0
-    g = np.float32(gain)
-    g2 = np.float32(gain * gain)
-    noise = np.float32(read_variance)
-    step = np.float32(1.0 / table_step)
-    last = np.float32(table.size - 1.001)
-    limit = np.float32(linear_limit)
-    low = np.float32(flat_low)
+    """One row of one amplifier: ``v`` holds its ADU without its own CCD's crosstalk."""
+    n = v.size
+    x1 = x0 + n
+    bits = mask[y, x0:x1]
+    out = image[y, x0:x1]
+    var = variance[y, x0:x1]
+    g = np.float32(numbers[a, 0])
+    g2 = np.float32(numbers[a, 0] * numbers[a, 0])
+    noise = np.float32(numbers[a, 1])
+    limit = np.float32(numbers[a, 2])
+    step = np.float32(numbers[a, 3])
+    low = np.float32(numbers[a, 4])
     zero, one = np.float32(0.0), np.float32(1.0)
-    for y in range(y0, y1):
-        row = adu[y, x0:x1]
-        bits = mask[y, x0:x1]
-        out = image[y, x0:x1]
-        var = variance[y, x0:x1]
+    if signal.size > 0:
+        other = signal[y, x0:x1]
         for i in range(n):
-            v[i] = row[i]
-        if has_crosstalk:
-            other = crosstalk[y, x0:x1]
-            for i in range(n):
-                v[i] -= other[i]
-        if has_bias:
-            other = bias[y, x0:x1]
-            for i in range(n):
-                v[i] -= other[i]
+            v[i] -= other[i]
+    if bias.size > 0:
+        other = bias[y, x0:x1]
         for i in range(n):
-            bits[i] |= bits_suspect if v[i] > limit else np.int32(0)
-        if has_table:
-            for i in range(n):
-                t = v[i] * step
-                t = min(max(t, zero), last)
-                k = np.int32(t)
-                f = t - np.float32(k)
-                v[i] += table[k] * (one - f) + table[k + 1] * f
+            v[i] -= other[i]
+    for i in range(n):
+        bits[i] |= bits_suspect if v[i] > limit else np.int32(0)
+    if table.size > 0:
+        knots = table[a]
+        last = np.float32(knots.size - 1.001)
         for i in range(n):
-            e = v[i] * g
-            v[i] = e
-            w[i] = noise + max(e, zero)
-        if has_bias_variance:
-            other = bias_variance[y, x0:x1]
-            for i in range(n):
-                w[i] += g2 * other[i]
-        if has_flat:
-            other = flat[y, x0:x1]
+            t = v[i] * step
+            t = min(max(t, zero), last)
+            k = np.int32(t)
+            f = t - np.float32(k)
+            v[i] += knots[k] * (one - f) + knots[k + 1] * f
+    for i in range(n):
+        e = v[i] * g
+        v[i] = e
+        w[i] = noise + max(e, zero)
+    if bias_variance.size > 0:
+        other = bias_variance[y, x0:x1]
+        for i in range(n):
+            w[i] += g2 * other[i]
+    if flat.size > 0:
+        other = flat[y, x0:x1]
+        for i in range(n):
+            f = other[i]
+            good = f > low
+            inverse = one / f if good else one
+            bits[i] |= np.int32(0) if good else bits_flat
+            v[i] *= inverse
+            w[i] *= inverse * inverse
+        if flat_variance.size > 0:
+            second = flat_variance[y, x0:x1]
             for i in range(n):
                 f = other[i]
-                good = f > low
-                inverse = one / f if good else one
-                bits[i] |= np.int32(0) if good else bits_flat
-                v[i] *= inverse
-                w[i] *= inverse * inverse
-            if has_flat_variance:
-                second = flat_variance[y, x0:x1]
+                ratio = v[i] / f if f > low else zero
+                w[i] += ratio * ratio * second[i]
+    for i in range(n):
+        bits[i] |= bits_nan if v[i] != v[i] else np.int32(0)
+        out[i] = v[i]
+        var[i] = w[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def correct_rows(
+    image,
+    variance,
+    mask,
+    boxes,
+    numbers,
+    terms,
+    coefficients,
+    threshold,
+    bits_crosstalk,
+    signal,
+    bias,
+    bias_variance,
+    table,
+    flat,
+    flat_variance,
+    bits_suspect,
+    bits_flat,
+    bits_nan,
+):
+    """Crosstalk, bias, linearity, gain, variance and flat in one pass, in place.
+
+    ``image`` holds ADU and becomes electrons. ``boxes`` are x0, y0, x1, y1 of the amplifiers;
+    ``numbers`` their gain, read variance [electron2], linear limit [ADU], 1 / step of the table
+    and lowest flat. ``terms`` are (victim, source, flip_x) within this CCD, of amplifiers that
+    read the same rows at the same time, with their ``coefficients``; ``signal`` is crosstalk from
+    elsewhere. Arrays of size 0 are left out; ``table`` is the linearity correction [ADU].
+    """
+    ny, nx = image.shape
+    n_amp = boxes.shape[0]
+    limit = np.float32(threshold)
+    v = np.empty(nx, np.float32)
+    w = np.empty(nx, np.float32)
+    for y in range(ny):
+        row = image[y]
+        for i in range(nx):
+            v[i] = row[i]
+        for t in range(terms.shape[0]):
+            victim, source = terms[t, 0], terms[t, 1]
+            if y < boxes[victim, 1] or y >= boxes[victim, 3]:
+                continue
+            c = np.float32(coefficients[t])
+            to = v[boxes[victim, 0] : boxes[victim, 2]]
+            of = row[boxes[source, 0] : boxes[source, 2]]
+            if terms[t, 2] != 0:
+                of = of[::-1]
+            n = to.size
+            n_bright = 0
+            for i in range(n):
+                to[i] -= c * of[i]
+                n_bright += np.int64(of[i] > limit)
+            if n_bright > 0:
+                bits = mask[y, boxes[victim, 0] : boxes[victim, 2]]
                 for i in range(n):
-                    f = other[i]
-                    ratio = v[i] / f if f > low else zero
-                    w[i] += ratio * ratio * second[i]
-        for i in range(n):
-            bits[i] |= bits_nan if v[i] != v[i] else np.int32(0)
-            out[i] = v[i]
-            var[i] = w[i]
+                    bits[i] |= bits_crosstalk if of[i] > limit else np.int32(0)
+        for a in range(n_amp):
+            if boxes[a, 1] <= y < boxes[a, 3]:
+                x0, x1 = boxes[a, 0], boxes[a, 2]
+                _correct_span(
+                    v[x0:x1], w[x0:x1], y, x0, a, signal, bias, bias_variance, table, numbers,
+                    flat, flat_variance, bits_suspect, bits_flat, bits_nan, image, variance, mask,
+                )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def merge_planes(mask, other, bits):
+    """Set the bits of another mask, in place."""
+    for y in range(mask.shape[0]):
+        to, of = mask[y], other[y]
+        for x in range(mask.shape[1]):
+            to[x] |= of[x] & bits
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def count_planes(mask, bits):
+    """Number of pixels with any of the bits."""
+    total = 0
+    for y in range(mask.shape[0]):
+        row = mask[y]
+        for x in range(mask.shape[1]):
+            total += np.int64((row[x] & bits) != 0)
+    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -99,7 +99,8 @@ def correct_brighter_fatter(
     step, correction = np.empty_like(measured), np.empty_like(measured)
     convolve_small(current, small, potential)
     iterations = 0
-    for iterations in range(1, options.max_iterations + 1):
+    while iterations < options.max_iterations:
+        iterations += 1
         add_divergence(current, potential, correction)
         np.add(measured, correction, out=correction)
         np.subtract(correction, current, out=step)
@@ -206,7 +207,7 @@ def kernel_from_covariance(
         raise NoDataError("no flat pair to measure the brighter-fatter kernel from")
     # C / mean^2 has the standard deviation 1 / (mean sqrt(n_pixel)): weights are mean^2.
     total = sum(float(m) ** 2 for m in means)
-    quadrant = sum(np.asarray(c) for c in covariances) / total
+    quadrant = np.sum([np.asarray(c) for c in covariances], axis=0) / total
     k = quadrant.shape[0] - 1
     lags = np.abs(np.arange(-k, k + 1))
     source = -quadrant[np.ix_(lags, lags)]

@@ -21,7 +21,8 @@ def mask_defects(mask: NDArray[np.int32], defects: Table) -> int:
     mask : (ny, nx) int32
         Changed in place.
     defects : astropy.table.Table
-        Columns ``x0``, ``y0``, ``width``, ``height`` [pixel of the trimmed image].
+        Columns ``x0``, ``y0`` and ``nx``, ``ny`` (or ``width``, ``height``) [pixel of the trimmed
+        image].
 
     Returns
     -------
@@ -33,11 +34,13 @@ def mask_defects(mask: NDArray[np.int32], defects: Table) -> int:
     DataError
         If a column is missing.
     """
-    absent = {"x0", "y0", "width", "height"} - set(defects.colnames)
+    sizes = ("width", "height") if "width" in defects.colnames else ("nx", "ny")
+    names = ("x0", "y0", *sizes)
+    absent = set(names) - set(defects.colnames)
     if absent:
         raise DataError(f"the defect table has no column {', '.join(sorted(absent))}")
     bit = np.int32(int(MaskPlane.BAD))
-    columns = (np.asarray(defects[c], dtype=np.int64) for c in ("x0", "y0", "width", "height"))
+    columns = (np.asarray(defects[c], dtype=np.int64) for c in names)
     for x0, y0, width, height in zip(*columns, strict=True):
         mask[max(y0, 0) : max(y0 + height, 0), max(x0, 0) : max(x0 + width, 0)] |= bit
     return int(np.count_nonzero(mask & bit))

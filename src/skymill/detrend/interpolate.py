@@ -1,4 +1,4 @@
-"""Values for masked pixels: linear prediction across short gaps, a straight line across long ones."""
+"""Values for masked pixels: linear prediction across short gaps, a line across long ones."""
 
 from __future__ import annotations
 

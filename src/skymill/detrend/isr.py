@@ -1,4 +1,4 @@
-"""Instrument-signature removal of one CCD: from raw ADU to flat electrons with variance and mask."""
+"""Instrument-signature removal of one CCD: raw ADU to flat electrons, variance and mask."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from skymill.data.errors import DataError
 from skymill.data.images import PixelPlanes
 from skymill.data.masks import MaskPlane
 from skymill.data.options import check_range, option
-from skymill.detrend._isr_kernels import correct_amplifier, divide_flat
-from skymill.detrend.amplifiers import Amplifier
+from skymill.detrend._isr_kernels import (
+    correct_rows,
+    count_planes,
+    divide_flat,
+    merge_planes,
+)
+from skymill.detrend.amplifiers import Amplifier, corner_sides
 from skymill.detrend.brighter_fatter import BrighterFatterOptions, correct_brighter_fatter
 from skymill.detrend.crosstalk import CrosstalkSource, CrosstalkTerm, crosstalk_signal
 from skymill.detrend.defects import mask_defects, mask_edges, mask_saturation
 from skymill.detrend.fringe import FringeOptions, subtract_fringe
 from skymill.detrend.interpolate import interpolate_masked
-from skymill.detrend.linearity import LINEARITY_STEP, Linearity
+from skymill.detrend.linearity import LINEARITY_STEP, Linearity, dense_tables
 from skymill.detrend.overscan import OverscanOptions, TrimmedFrame, subtract_overscan
 
 __all__ = ["IsrCalibrations", "IsrOptions", "IsrResult", "detrend_ccd"]
 
-_EMPTY2 = np.empty((0, 0), np.float32)
-_EMPTY1 = np.empty(0, np.float32)
+_EMPTY = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,54 +152,79 @@ def _gain_and_noise(
     return gain, noise
 
 
+def _own_terms(
+    terms: Sequence[CrosstalkTerm], amplifiers: Sequence[Amplifier], detector: str | int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], list[CrosstalkTerm]]:
+    """Split the terms: those between amplifiers that read the same row together, and the others."""
+    index = {a.name: i for i, a in enumerate(amplifiers)}
+    rows, coefficients, others = [], [], []
+    for term in terms:
+        source = index.get(term.source_amp) if term.source_detector == detector else None
+        victim = index.get(term.victim_amp)
+        if source is None or victim is None:
+            others.append(term)
+            continue
+        to, of = amplifiers[victim], amplifiers[source]
+        to_sides, of_sides = corner_sides(to.readout_corner), corner_sides(of.readout_corner)
+        same = (to.box.y0, to.box.shape, to_sides[1]) == (of.box.y0, of.box.shape, of_sides[1])
+        if not same:
+            others.append(term)
+            continue
+        rows.append((victim, source, int(to_sides[0] != of_sides[0])))
+        coefficients.append(term.coefficient)
+    return np.array(rows, np.int64).reshape(-1, 3), np.array(coefficients, np.float64), others
+
+
 def _correct_amplifiers(
-    trimmed: TrimmedFrame,
-    amplifiers: Sequence[Amplifier],
-    signal: NDArray[np.float32],
-    calibrations: IsrCalibrations,
-    options: IsrOptions,
-    *,
-    with_flat: bool,
-) -> tuple[PixelPlanes, dict[str, float]]:
-    shape = trimmed.image.shape
-    planes = PixelPlanes(
-        np.empty(shape, np.float32), np.empty(shape, np.float32), trimmed.mask, unit="electron"
-    )
-    bias, flat = calibrations.bias, calibrations.flat if with_flat else None
-    use_variance = options.variance_of_calibrations
-    noises: dict[str, float] = {}
-    suspect = int(MaskPlane.SUSPECT) if options.mask_suspect_above_linear else 0
-    for i, amp in enumerate(amplifiers):
-        gain, noise = _gain_and_noise(amp, trimmed.read_noise[i], calibrations, options)
-        noises[amp.name] = noise
-        linearity = (calibrations.linearity or {}).get(amp.name)
-        box = amp.box
-        correct_amplifier(
-            trimmed.image, box.y0, box.y1, box.x0, box.x1, signal,
-            _EMPTY2 if bias is None else bias.image,
-            bias.variance if bias is not None and use_variance else _EMPTY2,
-            _EMPTY1 if linearity is None else linearity.dense(), LINEARITY_STEP,
-            np.inf if linearity is None else linearity.max_valid,
-            gain, noise**2,
-            _EMPTY2 if flat is None else flat.image,
-            flat.variance if flat is not None and use_variance else _EMPTY2,
-            options.flat_low, np.int32(suspect),
-            np.int32(int(MaskPlane.FLAT_LOW | MaskPlane.BAD)),
-            np.int32(int(MaskPlane.UNMASKEDNAN)),
-            planes.image, planes.variance, planes.mask,
-        )  # fmt: skip
-    return planes, noises
-
-
-def _subtract_crosstalk(
     trimmed: TrimmedFrame,
     amplifiers: Sequence[Amplifier],
     calibrations: IsrCalibrations,
     options: IsrOptions,
     detector: str | int,
+    *,
+    with_flat: bool,
+) -> tuple[PixelPlanes, dict[str, float], list[str | int]]:
+    """ADU to electrons in place of the trimmed image; read noise by amplifier; missing sources."""
+    terms, coefficients, others = _own_terms(calibrations.crosstalk, amplifiers, detector)
+    signal, missing = _outer_crosstalk(trimmed, amplifiers, others, calibrations, options, detector)
+    bias, flat = calibrations.bias, calibrations.flat if with_flat else None
+    n = len(amplifiers)
+    numbers, noises = np.empty((n, 5)), {}
+    linearities = [(calibrations.linearity or {}).get(a.name) for a in amplifiers]
+    table = dense_tables(linearities)
+    for i, (amp, linearity) in enumerate(zip(amplifiers, linearities, strict=True)):
+        gain, noise = _gain_and_noise(amp, trimmed.read_noise[i], calibrations, options)
+        noises[amp.name] = noise
+        limit = np.inf if linearity is None else linearity.max_valid
+        numbers[i] = gain, noise**2, limit, 1.0 / LINEARITY_STEP, options.flat_low
+    planes = PixelPlanes(trimmed.image, np.empty_like(trimmed.image), trimmed.mask, unit="electron")
+    with_variance = options.variance_of_calibrations
+    correct_rows(
+        planes.image, planes.variance, planes.mask,
+        np.array([(a.box.x0, a.box.y0, a.box.x1, a.box.y1) for a in amplifiers], np.int64),
+        numbers, terms, coefficients, options.min_pixel_to_mask,
+        np.int32(int(MaskPlane.CROSSTALK)), signal,
+        _EMPTY if bias is None else bias.image,
+        bias.variance if bias is not None and with_variance else _EMPTY,
+        table,
+        _EMPTY if flat is None else flat.image,
+        flat.variance if flat is not None and with_variance else _EMPTY,
+        np.int32(int(MaskPlane.SUSPECT) if options.mask_suspect_above_linear else 0),
+        np.int32(int(MaskPlane.FLAT_LOW | MaskPlane.BAD)), np.int32(int(MaskPlane.UNMASKEDNAN)),
+    )  # fmt: skip
+    return planes, noises, missing
+
+
+def _outer_crosstalk(
+    trimmed: TrimmedFrame,
+    amplifiers: Sequence[Amplifier],
+    terms: Sequence[CrosstalkTerm],
+    calibrations: IsrCalibrations,
+    options: IsrOptions,
+    detector: str | int,
 ) -> tuple[NDArray[np.float32], list[str | int]]:
-    if not calibrations.crosstalk:
-        return _EMPTY2, []
+    if not terms:
+        return _EMPTY, []
     own = CrosstalkSource(trimmed.image, amplifiers)
     other = calibrations.crosstalk_sources
 
@@ -205,9 +234,8 @@ def _subtract_crosstalk(
         return other(name) if callable(other) else other.get(name)
 
     return crosstalk_signal(
-        calibrations.crosstalk, find, victim=own, mask=trimmed.mask,
-        min_pixel_to_mask=options.min_pixel_to_mask,
-    )  # fmt: skip
+        terms, find, victim=own, mask=trimmed.mask, min_pixel_to_mask=options.min_pixel_to_mask
+    )
 
 
 def detrend_ccd(
@@ -272,11 +300,10 @@ def detrend_ccd(
     shape = (trimmed.image.shape[0], trimmed.image.shape[1])
     for name in ("bias", "flat", "fringe"):
         _check_planes(name, getattr(calibrations, name), shape)
-    signal, missing = _subtract_crosstalk(trimmed, amplifiers, calibrations, options, detector)
-    with_bf = calibrations.bf_kernel is not None
-    planes, noises = _correct_amplifiers(
-        trimmed, amplifiers, signal, calibrations, options, with_flat=not with_bf
-    )
+    planes, noises, missing = _correct_amplifiers(
+        trimmed, amplifiers, calibrations, options, detector,
+        with_flat=calibrations.bf_kernel is None,
+    )  # fmt: skip
     if mask_saturated:
         mask_saturation(
             planes.mask,
@@ -294,8 +321,7 @@ def detrend_ccd(
             _divide(planes, calibrations.flat, options)
     for extra in (calibrations.bias, calibrations.flat):
         if extra is not None:
-            bits = np.int32(int(MaskPlane.BAD | MaskPlane.FLAT_LOW))
-            planes.mask |= extra.mask & bits
+            merge_planes(planes.mask, extra.mask, np.int32(int(MaskPlane.BAD | MaskPlane.FLAT_LOW)))
     mask_edges(planes.mask, options.num_edge_suspect)
     amplitude = 0.0
     if calibrations.fringe is not None:
@@ -304,7 +330,7 @@ def detrend_ccd(
     if interpolate:
         bad = MaskPlane.BAD | MaskPlane.SAT | MaskPlane.UNMASKEDNAN
         n_filled = interpolate_masked(planes, bad, psf_sigma=options.interpolation_psf_sigma)
-    n_saturated = int(np.count_nonzero(planes.mask & np.int32(int(MaskPlane.SAT))))
+    n_saturated = int(count_planes(planes.mask, np.int32(int(MaskPlane.SAT))))
     levels = {a.name: float(np.median(trimmed.levels[i])) for i, a in enumerate(amplifiers)}
     return IsrResult(planes, noises, levels, missing, amplitude, iterations, n_saturated, n_filled)
 
@@ -312,6 +338,6 @@ def detrend_ccd(
 def _divide(planes: PixelPlanes, flat: PixelPlanes, options: IsrOptions) -> None:
     divide_flat(
         planes.image, planes.variance, planes.mask, flat.image,
-        flat.variance if options.variance_of_calibrations else _EMPTY2, options.flat_low,
+        flat.variance if options.variance_of_calibrations else _EMPTY, options.flat_low,
         np.int32(int(MaskPlane.FLAT_LOW | MaskPlane.BAD)),
     )  # fmt: skip

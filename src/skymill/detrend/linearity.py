@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
 
-__all__ = ["LINEARITY_STEP", "Linearity"]
+__all__ = ["LINEARITY_STEP", "Linearity", "dense_tables"]
 
 #: Spacing of the table that the kernel uses [adu]; DECam's knots are multiples of it.
 LINEARITY_STEP = 8.0
@@ -48,13 +49,26 @@ class Linearity:
         """Correction [adu] at measured signals (...) [adu]."""
         return np.interp(adu, self.adu, self.delta)
 
-    def dense(self) -> NDArray[np.float32]:
-        """The correction at multiples of `LINEARITY_STEP` from 0 to past the last knot.
 
-        Returns
-        -------
-        (n,) float32 [adu]
-            Correction.
-        """
-        n = int(np.ceil(float(self.adu[-1]) / LINEARITY_STEP)) + 2
-        return self.evaluate(np.arange(n) * LINEARITY_STEP).astype(np.float32)
+def dense_tables(tables: Sequence[Linearity | None]) -> NDArray[np.float32]:
+    """The corrections of all amplifiers at multiples of `LINEARITY_STEP`, from 0 on.
+
+    Parameters
+    ----------
+    tables : sequence of Linearity or None
+        One for each amplifier; None is linear.
+
+    Returns
+    -------
+    (n_amplifier, n) float32 [adu]
+        Corrections; shape (0, 0) if every amplifier is linear.
+    """
+    last = [float(t.adu[-1]) for t in tables if t is not None]
+    if not last:
+        return np.empty((0, 0), np.float32)
+    knots = np.arange(int(np.ceil(max(last) / LINEARITY_STEP)) + 2) * LINEARITY_STEP
+    out = np.zeros((len(tables), knots.size), np.float32)
+    for i, table in enumerate(tables):
+        if table is not None:
+            out[i] = table.evaluate(knots)
+    return out
