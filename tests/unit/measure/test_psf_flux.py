@@ -8,28 +8,7 @@ from skymill.data.protocols import Psf
 from skymill.measure.psf_flux import GaussianPsf, PsfFluxOptions, psf_fluxes
 
 
-class GalsimPsf:
-    """Stand-in for a measured PSF."""
-
-    stamp_size = 31
-
-    def __init__(self):
-        self.profile = galsim.Moffat(beta=3.0, fwhm=3.5).shear(g1=0.05, g2=0.02)
-
-    def draw(self, *, x, y, size=None, offset_x=None, offset_y=None):
-        size = size or self.stamp_size
-        dx = np.zeros(len(x)) if offset_x is None else offset_x
-        dy = np.zeros(len(x)) if offset_y is None else offset_y
-        return np.stack(
-            [
-                self.profile.shift(a, b).drawImage(nx=size, ny=size, scale=1.0).array
-                for a, b in zip(dx, dy, strict=True)
-            ]
-        )
-
-
-def scene(flux, x, y, shape=(400, 400)):
-    psf = GalsimPsf()
+def scene(psf, flux, x, y, shape=(400, 400)):
     image = galsim.Image(shape[1], shape[0], xmin=0, ymin=0)
     for f, a, b in zip(flux, x, y, strict=True):
         ix, iy = round(a), round(b)
@@ -38,7 +17,7 @@ def scene(flux, x, y, shape=(400, 400)):
             image[bounds].copy() * 0, scale=1.0, center=galsim.PositionD(a, b)
         )
         image[bounds] += star
-    return image.array, psf
+    return image.array
 
 
 def grid(n, step=40, start=40):
@@ -50,21 +29,23 @@ def grid(n, step=40, start=40):
     )
 
 
-def test_noise_free_stars_are_exact():
+def test_noise_free_stars_are_exact(galsim_psf):
     x, y = grid(8)
     flux = np.geomspace(10, 1e5, 64)
-    image, psf = scene(flux, x, y)
+    psf = galsim_psf
+    image = scene(psf, flux, x, y)
     out = psf_fluxes(image, np.ones_like(image), np.zeros(image.shape, np.int32), x=x, y=y, psf=psf)
     # The wings of the neighbours: Moffat beta 3 at 40 pixel.
     np.testing.assert_allclose(out.flux, flux, rtol=3e-4, atol=3.0)
     assert (out.flags == 0).all()
 
 
-def test_errors_have_unit_pulls():
+def test_errors_have_unit_pulls(galsim_psf):
     rng = np.random.default_rng(6)
     x, y = grid(17, step=35, start=20)
     flux = np.full(x.size, 1000.0)
-    image, psf = scene(flux, x, y, (620, 620))
+    psf = galsim_psf
+    image = scene(psf, flux, x, y, (620, 620))
     variance = 4.0 + image
     image = image + rng.normal(0, np.sqrt(variance))
     out = psf_fluxes(
@@ -91,9 +72,10 @@ def test_gaussian_psf_is_a_psf_of_unit_flux():
     assert (stamp[0].sum(axis=0) * (np.arange(21) - 10)).sum() == pytest.approx(0.3, abs=1e-4)
 
 
-def test_masked_pixels_are_left_out_with_flags():
+def test_masked_pixels_are_left_out_with_flags(galsim_psf):
     x, y = np.array([50.2]), np.array([49.7])
-    image, psf = scene([1e4], x, y, (100, 100))
+    psf = galsim_psf
+    image = scene(psf, [1e4], x, y, (100, 100))
     mask = np.zeros(image.shape, np.int32)
     image[50, 52] = 1e7
     mask[50, 52] = MaskPlane.CR
