@@ -10,6 +10,7 @@ counts of the stars that Gaia DR2 and Pan-STARRS1 have in common in the COSMOS f
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ BANDS = {"u": "u", "g": "g", "r": "r", "i": "i", "z": "z", "Y": "Y"}
 
 
 def galaxy_colours(folder: Path) -> None:
+    """Tabulate the colours of the templates."""
     redshifts = np.arange(0.0, 3.001, 0.01)
     names = [f"decam2014-{b}" for b in BANDS]
     curves = filters.load_filters(*names)
@@ -51,6 +53,7 @@ def galaxy_colours(folder: Path) -> None:
 
 
 def stars(ps1_file: str, gaia_file: str) -> None:
+    """Tabulate the stellar locus and the counts of stars."""
     ps1, gaia = Table.read(ps1_file), Table.read(gaia_file)
     cos = np.cos(np.radians(2.2))
     tree = cKDTree(np.c_[np.asarray(ps1["ra"]) * cos, np.asarray(ps1["dec"])])
@@ -63,10 +66,10 @@ def stars(ps1_file: str, gaia_file: str) -> None:
         m[b] = 31.4 - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
     big_g = np.asarray(gaia["g"], float)
     gi = m["g"] - m["i"]
-    ok = np.isfinite(gi) & np.isfinite(m["y"]) & np.isfinite(m["z"]) & (m["i"] > 14.5)
+    ok = np.isfinite(sum(m.values())) & np.isfinite(big_g) & (m["i"] > 14.5)
     edges = np.arange(0.15, 3.46, 0.1)
     rows = []
-    for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+    for lo, hi in itertools.pairwise(edges):
         s = ok & (gi >= lo) & (gi < hi) & (m["i"] < 19.5)
         if s.sum() < 20:
             continue

@@ -301,8 +301,14 @@ def amplifier_signals(
 
 
 def _break_pixels(signals: list[Float32Array], ccd: CcdFacts) -> None:
-    """Dead (odd boxes) or hot (even ones) pixels where the real CCD has its defects."""
+    """Dead (odd boxes) or hot (even ones) pixels where the real CCD has its defects.
+
+    Boxes wider than 3 pixels (tape bumps, glowing edges) keep working: there the real pixels are
+    suspect, not dead.
+    """
     for k, (x0, y0, nx, ny) in enumerate(defect_boxes(ccd.number)):
+        if min(nx, ny) > 3:
+            continue
         for amp, signal in zip(ccd.amps, signals, strict=True):
             a = max(int(x0), amp.box[0]) - amp.box[0]
             b = min(int(x0 + nx), amp.box[0] + amp.box[2]) - amp.box[0]
