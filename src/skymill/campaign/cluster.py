@@ -23,51 +23,51 @@ class _Model(BaseModel):
 class Paths(_Model):
     """Where the input is; relative paths start at the folder of ``cluster.yaml``."""
 
-    raws: Path = Field(Path("raws"), description="Folder of raw science frames (.fits, .fits.fz).")
+    raws: Path = Field(default=Path("raws"), description="Folder of raw science frames.")
     refcats: Path = Field(
-        Path("refcats"), description="Folder with one file or folder for each reference catalogue."
+        default=Path("refcats"), description="Folder with a file or folder for each catalogue."
     )
     calibs: Path | None = Field(
-        None, description="Exported calibration collection shared by many clusters."
+        default=None, description="Exported calibration collection shared by many clusters."
     )
-    zeros: Path | None = Field(None, description="Folder of raw zero (bias) frames.")
-    flats: Path | None = Field(None, description="Folder of raw dome flats.")
-    dust: Path | None = Field(None, description="Folder of the SFD dust maps.")
+    zeros: Path | None = Field(default=None, description="Folder of raw zero (bias) frames.")
+    flats: Path | None = Field(default=None, description="Folder of raw dome flats.")
+    dust: Path | None = Field(default=None, description="Folder of the SFD dust maps.")
 
 
 class Cuts(_Model):
     """Which detectors and visits are good for lensing (published values)."""
 
-    fwhm_pixel: float = Field(6.4, gt=0, description="Largest mean FWHM [pixel].")
-    ellipticity: float = Field(0.33, gt=0, le=1, description="Largest mean |e|.")
-    lensing_fwhm_pixel: float = Field(4.4, gt=0, description="The same in the lensing band.")
-    lensing_ellipticity: float = Field(0.13, gt=0, le=1, description="The same there.")
+    fwhm_pixel: float = Field(default=6.4, gt=0, description="Largest mean FWHM [pixel].")
+    ellipticity: float = Field(default=0.33, gt=0, le=1, description="Largest mean |e|.")
+    lensing_fwhm_pixel: float = Field(default=4.4, gt=0, description="In the lensing band.")
+    lensing_ellipticity: float = Field(default=0.13, gt=0, le=1, description="In the lensing band.")
     max_distance_deg: float = Field(
-        1.5, gt=0, description="Largest distance of a detector from the centre [deg]."
+        default=1.5, gt=0, description="Largest distance of a detector from the centre [deg]."
     )
     min_detectors: int = Field(
-        11, ge=1, description="A visit needs so many good detectors (published: more than 10)."
+        default=11, ge=1, description="Good detectors that a visit needs (published: > 10)."
     )
 
 
 class SkyMapSettings(_Model):
     """The tract around the centre (published geometry: 12 x 12 patches of 4000 pixels)."""
 
-    name: str | None = Field(None, description="Name; <cluster>_skymap by default.")
-    radius_deg: float = Field(0.7, gt=0, le=5, description="Radius that must be covered [deg].")
+    name: str | None = Field(default=None, description="Name; <cluster>_skymap by default.")
+    radius_deg: float = Field(default=0.7, gt=0, le=5, description="Radius to cover [deg].")
     tract_overlap_deg: float | None = Field(
-        None, ge=0, description="Margin around the radius [deg]; published 1.0."
+        default=None, ge=0, description="Margin around the radius [deg]; published 1.0."
     )
-    patch_inner: int = Field(4000, ge=100, description="Side of a patch without border [pixel].")
-    patch_border: int = Field(100, ge=0, description="Border of a patch [pixel].")
-    pixel_scale: float = Field(0.263, gt=0, description="Pixel scale [arcsec/pixel].")
+    patch_inner: int = Field(default=4000, ge=100, description="Side without border [pixel].")
+    patch_border: int = Field(default=100, ge=0, description="Border of a patch [pixel].")
+    pixel_scale: float = Field(default=0.263, gt=0, description="Pixel scale [arcsec/pixel].")
 
 
 class Resources(_Model):
     """Limits of one quantum of a task."""
 
-    time_s: float | None = Field(None, gt=0, description="Longest duration [s].")
-    memory_gb: float | None = Field(None, gt=0, description="Largest memory [GB].")
+    time_s: float | None = Field(default=None, gt=0, description="Longest duration [s].")
+    memory_gb: float | None = Field(default=None, gt=0, description="Largest memory [GB].")
 
 
 def _parse_centre(value: Any) -> tuple[float, float]:
@@ -92,15 +92,15 @@ class Cluster(_Model):
 
     name: str = Field(description="Name of the cluster, part of file names.")
     centre: tuple[float, float] | None = Field(
-        None, description="Position [ra, dec in degrees], or the word ned for a look-up by name."
+        default=None, description="[ra, dec] in degrees, or the word ned: look up the name."
     )
     xray_peak: tuple[float, float] | None = Field(
-        None, description="X-ray peak [ra, dec in degrees]; used instead of centre."
+        default=None, description="X-ray peak [ra, dec in degrees]; used instead of centre."
     )
     redshift: float = Field(gt=0, lt=3, description="Redshift of the cluster.")
     bands: tuple[str, ...] = Field(min_length=1, description="Bands to process.")
-    lensing_band: str = Field("r", description="Band of the shapes, with its own cuts.")
-    astrometry: str = Field("gaia", description="Reference catalogue for positions.")
+    lensing_band: str = Field(default="r", description="Band of the shapes, with its own cuts.")
+    astrometry: str = Field(default="gaia", description="Reference catalogue for positions.")
     photometry: dict[str, str] = Field(
         description="Reference catalogue of each band: {g: ps1} or ['ps1,g', ...]."
     )
@@ -108,27 +108,27 @@ class Cluster(_Model):
     cuts: Cuts = Cuts()
     skymap: SkyMapSettings = SkyMapSettings()
     resources: dict[str, Resources] = Field(
-        {}, description="Limits by step name or task label; '*' for all the others."
+        default={}, description="Limits by step name or task label; '*' for all the others."
     )
     config: dict[str, dict[str, Any]] = Field(
-        {}, description="Configuration overrides: {task label: {field: value}}."
+        default={}, description="Configuration overrides: {task label: {field: value}}."
     )
-    bands_at_once: int = Field(6, ge=1, description="Bands that are processed together.")
+    bands_at_once: int = Field(default=6, ge=1, description="Bands processed together.")
     tolerate_failures: float = Field(
-        0.1, ge=0, le=1, description="Fraction of failed detectors that does not stop process_ccd."
+        default=0.1, ge=0, le=1, description="Failed fraction that does not stop process_ccd."
     )
-    site: str = Field("local", description="Name of the site in sites.")
+    site: str = Field(default="local", description="Name of the site in sites.")
     sites: dict[str, dict[str, Any]] = Field(
-        {}, description="Sites: {local: {workers: 2}, slurm: {nodes: 1, cores_per_node: 20, ...}}."
+        default={}, description="{local: {workers: 2}, slurm: {nodes: 1, ...}}."
     )
     registry: str | None = Field(
-        None,
+        default=None,
         description="PostgreSQL registry (postgresql://...); SQLite in the repository if absent.",
     )
-    repo: Path = Field(Path("repo/repo"), description="Butler repository.")
-    pipeline: str | None = Field(None, description="Pipeline file; DRP-LoVoCCS.yaml by default.")
-    instrument: Literal["DECam"] = Field("DECam", description="Camera.")
-    folder: Path = Field(Path(), exclude=True, description="Folder of the file; not a setting.")
+    repo: Path = Field(default=Path("repo/repo"), description="Butler repository.")
+    pipeline: str | None = Field(default=None, description="Pipeline; DRP-LoVoCCS.yaml by default.")
+    instrument: Literal["DECam"] = Field(default="DECam", description="Camera.")
+    folder: Path = Field(default=Path(), exclude=True, description="Folder of the file.")
 
     @field_validator("centre", "xray_peak", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ ASTROMETRY_FIELD = "phot_g_mean"
 
 #: SkyMapper has one dataset type for each band, and DECam's u is tied to its v.
 _KNOWN: dict[str, dict[str, Reference]] = {
-    "gaia": {b: ("gaia", ASTROMETRY_FIELD) for b in "ugrizYy"},
+    "gaia": dict.fromkeys("ugrizYy", ("gaia", ASTROMETRY_FIELD)),
     "ps1": {"g": ("ps1", "g"), "r": ("ps1", "r"), "i": ("ps1", "i"), "z": ("ps1", "z")}
     | {"Y": ("ps1", "y"), "y": ("ps1", "y")},
     "sm_dr4": {"u": ("sm_dr4_v", "v")} | {b: (f"sm_dr4_{b}", b) for b in "griz"},

@@ -76,11 +76,15 @@ class _LazyGroup(click.Group):
         with formatter.section("Verbs"):
             formatter.write_dl(rows)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        call: Any = super().main
+        return call(*args, standalone_mode=False, **kwargs)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return self._call(*args, **kwargs)
         try:
-            result = super().main(*args, standalone_mode=False, **kwargs)
+            result = self._call(*args, **kwargs)
         except click.exceptions.Abort:
             _stop("interrupted", 130)
         except click.ClickException as exc:

@@ -38,7 +38,8 @@ class GraphRequest:
 
     ``pipeline`` is a file with an optional ``#subset``; ``inputs`` are collections in the order
     of their search; ``output`` is the CHAINED collection; ``where`` the data query; ``config``
-    holds overrides ``label:field=value`` and ``config_files`` ``label:file``.
+    holds overrides ``label:field=value`` and ``config_files`` ``label:file``. ``token`` stands for
+    the state of the input: a graph that was built for another token is not resumed.
     """
 
     repo: str
@@ -48,6 +49,7 @@ class GraphRequest:
     where: str = ""
     config: tuple[str, ...] = ()
     config_files: tuple[str, ...] = ()
+    token: str = ""
 
     def command(self, *, processes: int | None = None) -> list[str]:
         """The ``pipetask run`` command that does the same.
@@ -133,8 +135,8 @@ def load_pipeline(request: GraphRequest) -> Pipeline:
     return pipeline
 
 
-def fingerprint(request: GraphRequest, pipeline: Pipeline, inputs: Iterable[str]) -> str:
-    """A hash of everything that decides about a graph but the data themselves.
+def fingerprint(request: GraphRequest, pipeline: Pipeline) -> str:
+    """A hash of everything that decides about a graph but its input.
 
     Parameters
     ----------
@@ -142,8 +144,6 @@ def fingerprint(request: GraphRequest, pipeline: Pipeline, inputs: Iterable[str]
         The request.
     pipeline : lsst.pipe.base.Pipeline
         Its pipeline, with overrides.
-    inputs : iterable of str
-        Flattened input collections.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def fingerprint(request: GraphRequest, pipeline: Pipeline, inputs: Iterable[str]
     # Subsets are sets: their order changes from process to process and decides about nothing.
     tasks = {key: content.get(key) for key in ("instrument", "parameters", "tasks", "contracts")}
     files = [Path(item.partition(":")[2]).read_text() for item in request.config_files]
-    for part in (json.dumps(tasks, sort_keys=True), *files, request.where, *inputs):
+    for part in (json.dumps(tasks, sort_keys=True), *files, request.where):
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()

@@ -34,6 +34,7 @@ from skymill.engine.sites import Limits, Site
 
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler
+    from lsst.pipe.base import Pipeline
 
 __all__ = ["BusyError", "NothingToRunError", "run", "run_many"]
 
@@ -68,6 +69,7 @@ class _Work:
             self.folder / "state.json",
             {
                 "fingerprint": self.fingerprint,
+                "token": self.request.token,
                 "run": self.run,
                 "graph": str(self.graph) if self.graph else "",
                 "initialized": self.initialized,
@@ -162,11 +164,20 @@ def _new_run_name(butler: Butler, output: str) -> str:
     return name
 
 
+def _is_same(work: _Work, state: dict[str, Any]) -> bool:
+    """Whether the earlier call asked for the same thing of the same input."""
+    return (
+        state.get("fingerprint") == work.fingerprint
+        and state.get("token") == work.request.token
+        and tuple(state.get("inputs", ())) == work.inputs
+    )
+
+
 def _resume(work: _Work, state: dict[str, Any]) -> bool:
     """Take up the graph of an earlier call that did not finish."""
-    graph = Path(state.get("graph") or "")
-    if state.get("complete", True) or state.get("fingerprint") != work.fingerprint:
+    if state.get("complete", True) or not _is_same(work, state):
         return False
+    graph = Path(state["graph"])
     try:
         plan = read_plan(work.request.repo, graph, graph.parent / "logs")
     except DataError as exc:
@@ -178,43 +189,57 @@ def _resume(work: _Work, state: dict[str, Any]) -> bool:
     return True
 
 
+def _salvage(work: _Work, state: dict[str, Any]) -> None:
+    """Register what an abandoned graph has made, so that it is not made again."""
+    old = dataclasses.replace(work, run=state["run"], graph=Path(state["graph"]))
+    try:
+        _aggregate(old, complete=False)
+    except (OSError, EOFError, ValueError, RuntimeError) as exc:
+        _LOG.warning("results of %s cannot be registered: %s", old.graph, exc)
+
+
+def _build(work: _Work, butler: Butler, pipeline: Pipeline, skip: tuple[str, ...]) -> None:
+    """Build a new graph; nothing left to do is no error if the output has something."""
+    work.run = _new_run_name(butler, work.request.output)
+    work.graph = work.folder / work.run.rsplit("/", 1)[-1] / "graph.qg"
+    n_quanta = build_graph(
+        butler,
+        work.request,
+        pipeline,
+        inputs=work.inputs,
+        run=work.run,
+        path=work.graph,
+        skip_existing_in=skip,
+    )
+    if n_quanta:
+        plan = read_plan(work.request.repo, work.graph, work.graph.parent / "logs")
+        work.execution = Execution(plan)
+        work.save(complete=False)
+        return
+    work.graph = None
+    old = list(_runs_of(butler, skip[0])) if skip else []
+    if not old:
+        raise NothingToRunError(explain_empty(butler, pipeline, work.inputs, work.request.where))
+    work.run = old[0]
+
+
 def _prepare(work: _Work, *, reuse: bool) -> None:
     """Resume or build the graph of a request."""
     start = time.perf_counter()
     pipeline = load_pipeline(work.request)
+    output = work.request.output
+    work.fingerprint = fingerprint(work.request, pipeline)
+    state = _read_state(work.folder)
     with open_butler(work.request.repo) as butler:
-        work.inputs = flatten_inputs(butler, work.request.inputs, work.request.output)
-        work.fingerprint = fingerprint(work.request, pipeline, work.inputs)
-        state = _read_state(work.folder)
-        if not _resume(work, state):
-            work.run = _new_run_name(butler, work.request.output)
-            work.graph = work.folder / work.run.rsplit("/", 1)[-1] / "graph.qg"
-            same = state.get("fingerprint") == work.fingerprint
-            chain = work.request.output
-            skip = (
-                (chain,)
-                if _exists(butler, chain) and (reuse or (same and not state["complete"]))
-                else ()
-            )
-            n_quanta = build_graph(
-                butler,
-                work.request,
-                pipeline,
-                inputs=work.inputs,
-                run=work.run,
-                path=work.graph,
-                skip_existing_in=skip,
-            )
-            if n_quanta == 0:
-                work.graph = None
-                if not skip or not any(True for _ in _runs_of(butler, chain)):
-                    raise NothingToRunError(
-                        explain_empty(butler, pipeline, work.inputs, work.request.where)
-                    )
-            else:
-                plan = read_plan(work.request.repo, work.graph, work.graph.parent / "logs")
-                work.execution = Execution(plan)
-                work.save(complete=False)
+        work.inputs = flatten_inputs(butler, work.request.inputs, output)
+    if not _resume(work, state):
+        same_config = state.get("fingerprint") == work.fingerprint
+        keep = (reuse and same_config) or _is_same(work, state)
+        if keep and not state["complete"]:
+            _salvage(work, state)
+        with open_butler(work.request.repo) as butler:
+            skip = (output,) if keep and _exists(butler, output) else ()
+            _build(work, butler, pipeline, skip)
     if work.graph is not None and not work.initialized:
         initialize_run(work.request.repo, work.graph)
         work.initialized = True
@@ -340,8 +365,9 @@ def run_many(
     limits : mapping of str to Limits, optional
         Limits of the quanta of a task; ``"*"`` for the others.
     reuse : bool
-        After a change, or with new input, keep what the output has already and make only what
-        is missing. Otherwise a changed request is made anew.
+        With other input collections or another token, keep what the output has already and make
+        only what is missing. Otherwise everything is made anew, in a new RUN. (A changed
+        configuration makes everything anew; the same request again makes what is missing.)
     title : str
         Name for the progress display.
     show_progress : bool

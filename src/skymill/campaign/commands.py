@@ -1,0 +1,96 @@
+"""Commands of a step: what a dry run prints, and how they are performed in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from skymill.data.errors import MissingInputError, SkymillError
+
+__all__ = ["Command", "CommandError", "perform"]
+
+
+class CommandError(SkymillError, RuntimeError):
+    """A command of a step failed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    ``words`` is what a user would type; ``call``, if given, does it instead of the command;
+    ``note`` says what it is for.
+    """
+
+    words: tuple[str, ...]
+    call: Callable[[], None] | None = None
+    note: str = ""
+
+    def text(self) -> str:
+        """The command for a shell.
+
+        Returns
+        -------
+        str
+            Quoted words.
+        """
+        return shlex.join(self.words)
+
+
+def _run_butler(words: list[str]) -> None:
+    import click
+    from lsst.daf.butler.cli.butler import cli
+    from lsst.daf.butler.cli.cliLog import CliLog
+
+    try:
+        cli.main(args=["--log-level", "WARNING", *words], prog_name="butler", standalone_mode=False)
+    except click.ClickException as exc:
+        raise CommandError(f"butler {words[0]}: {exc.format_message()}") from exc
+    except click.exceptions.Exit as exc:
+        if exc.exit_code:
+            raise CommandError(f"butler {words[0]} ended with code {exc.exit_code}") from exc
+    except SystemExit as exc:
+        if exc.code:
+            raise CommandError(f"butler {words[0]} ended with code {exc.code}") from exc
+    finally:
+        CliLog.resetLog()
+
+
+def _run_skymill(words: list[str]) -> None:
+    import click
+
+    [point] = entry_points(group="console_scripts", name="skymill")
+    try:
+        point.load().main(args=words, prog_name="skymill", standalone_mode=False)
+    except click.ClickException as exc:
+        raise CommandError(f"skymill {words[0]}: {exc.format_message()}") from exc
+
+
+def perform(command: Command) -> None:
+    """Perform a command in this process: starting a new one costs more than a second.
+
+    Parameters
+    ----------
+    command : Command
+        A ``butler`` or ``skymill`` command, or one with its own call.
+
+    Raises
+    ------
+    CommandError
+        If it fails.
+    """
+    if command.call is not None:
+        command.call()
+        return
+    program, *words = command.words
+    runners = {"butler": _run_butler, "skymill": _run_skymill}
+    if program not in runners:
+        raise CommandError(f"cannot perform {command.text()!r} here; type it yourself")
+    try:
+        runners[program](words)
+    except SkymillError:
+        raise
+    except FileNotFoundError as exc:
+        raise MissingInputError(f"{command.text()}: {exc}") from exc

@@ -1,0 +1,528 @@
+"""The steps of a cluster as data: names, subsets, collections and overrides of the published
+pipeline, in its order.
+
+Templates: ``{band}`` is the band of a step that works band by band; an input with ``{each}``
+stands for one collection of each band; ``{name}``, ``{skymap}``, ``{redshift}``, ``{ra}``,
+``{dec}``, ``{lensing_band}``, ``{photo_type}``, ``{photo_field}``, ``{astro_type}``,
+``{astro_field}`` come from the settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from skymill.campaign.cluster import Cluster
+from skymill.data.errors import ConfigError
+from skymill.engine.graph import GraphRequest
+
+__all__ = ["STEPS", "PipelineRun", "Step", "expand_run", "find_step", "select_steps"]
+
+_P = "DECam/processing"
+_CALIB = (
+    "DECam/raw/all",
+    "DECam/calib",
+    "DECam/calib/certified",
+    "DECam/calib/curated/19700101T000000Z",
+    "DECam/calib/unbounded",
+)
+_QUALITY = f"{_P}/quality_detectors_{{each}}"
+_FINAL = f"{_P}/final_visit_summary_{{each}}"
+_DECAM = "instrument='DECam'"
+_BAND = "instrument='DECam' AND band='{band}'"
+_BAND_SKY = "instrument='DECam' AND band='{band}' AND skymap='{skymap}'"
+_SKY = "skymap='{skymap}'"
+_DECAM_SKY = "instrument='DECam' AND skymap='{skymap}'"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineRun:
+    """One pipeline subset of a step.
+
+    ``subset`` of the cluster's pipeline, ``inputs`` in search order, ``output`` chain, ``where``
+    data query, ``config`` overrides; ``optional`` inputs are left out when they do not exist;
+    ``only_bands`` restricts the bands; ``labels`` are the tasks that overrides may name.
+    """
+
+    subset: str
+    inputs: tuple[str, ...]
+    output: str
+    where: str = ""
+    config: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    only_bands: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step.
+
+    ``number`` is that of the published pipeline. A step has pipeline ``runs``, or an ``action``
+    of `skymill.campaign.actions`, or neither: then it is ``absent``, and the text says since when
+    it will be there. ``after`` are the steps whose products it reads beside its collections.
+    ``reuse``: new input only adds quanta. ``tolerant``: some failed quanta do not stop the rest.
+    """
+
+    name: str
+    number: str
+    doc: str
+    runs: tuple[PipelineRun, ...] = ()
+    action: str = ""
+    per_band: bool = False
+    after: tuple[str, ...] = ()
+    absent: str = ""
+    reuse: bool = False
+    tolerant: bool = False
+
+
+def _later(
+    name: str,
+    number: str,
+    doc: str,
+    inputs: tuple[str, ...],
+    *,
+    config: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    where: str = _DECAM_SKY,
+) -> Step:
+    run = PipelineRun(
+        subset=name,
+        inputs=inputs,
+        output=f"{_P}/{name}",
+        where=where,
+        config=config,
+        optional=optional,
+    )
+    return Step(name=name, number=number, doc=doc, runs=(run,))
+
+
+#: All steps, in order.
+STEPS: tuple[Step, ...] = (
+    Step(
+        name="create_output",
+        number="1",
+        doc="Make the folders and the batch configuration of the cluster.",
+        action="create_output",
+    ),
+    Step(
+        name="download_raw",
+        number="2",
+        doc="Write the archive query, and say what to do when there are no raw frames.",
+        action="download_raw",
+    ),
+    Step(
+        name="check_raws",
+        number="3",
+        doc="Open every extension of every raw frame.",
+        action="check_raws",
+        after=("download_raw",),
+    ),
+    Step(
+        name="move_corrupt_raws",
+        number="3",
+        doc="Move corrupt raw frames aside.",
+        action="move_corrupt_raws",
+        after=("check_raws",),
+    ),
+    Step(
+        name="initialize_repo",
+        number="4",
+        doc="Make the repository with camera and curated calibrations.",
+        action="initialize_repo",
+    ),
+    Step(
+        name="ingest_data",
+        number="5",
+        doc="Ingest raw frames, calibrations and reference catalogues.",
+        action="ingest_data",
+        after=("initialize_repo", "move_corrupt_raws"),
+    ),
+    Step(
+        name="make_calibrations",
+        number="5",
+        doc="Combine and certify bias and flat from raw zero and flat frames, if they are given.",
+        action="make_calibrations",
+        after=("ingest_data",),
+    ),
+    Step(
+        name="process_ccd",
+        number="6",
+        doc="Crosstalk sources, then raw frames to calibrated images and catalogues.",
+        per_band=True,
+        reuse=True,
+        tolerant=True,
+        after=("ingest_data", "make_calibrations"),
+        runs=(
+            PipelineRun(
+                subset="step0",
+                inputs=_CALIB,
+                output=f"{_P}/xtalksources_{{band}}",
+                where=_BAND,
+                optional=_CALIB[1:],
+            ),
+            PipelineRun(
+                subset="step1",
+                inputs=(*_CALIB, f"{_P}/xtalksources_{{band}}", "refcats"),
+                output=f"{_P}/calexp_{{band}}",
+                where=_BAND,
+                optional=_CALIB[1:],
+                config=(
+                    "calibrate:connections.astromRefCat={astro_type}",
+                    "calibrate:astrometryRefField={astro_field}",
+                    "calibrate:connections.photoRefCat={photo_type}",
+                    "calibrate:photometryRefField={photo_field}",
+                ),
+            ),
+        ),
+    ),
+    Step(
+        name="check_visit",
+        number="7",
+        doc="Seeing and ellipticity of every detector.",
+        per_band=True,
+        runs=(
+            PipelineRun(
+                subset="check_visit",
+                inputs=(f"{_P}/calexp_{{band}}",),
+                output=f"{_P}/check_visit_{{band}}",
+                where=_BAND,
+            ),
+        ),
+    ),
+    Step(
+        name="select_visit",
+        number="8",
+        doc="Tag the detectors that are good for lensing, and register the sky map.",
+        action="select_visit",
+        per_band=True,
+        after=("process_ccd", "check_visit"),
+    ),
+    Step(
+        name="skymap",
+        number="8",
+        doc="Register the sky map around the centre.",
+        action="register_skymap",
+        after=("initialize_repo",),
+    ),
+    Step(
+        name="visit_summary",
+        number="9",
+        doc="Tables of each visit, and the stars that several visits share.",
+        per_band=True,
+        after=("select_visit", "skymap"),
+        runs=(
+            PipelineRun(
+                subset="step2a",
+                inputs=(f"{_P}/quality_detectors_{{band}}", "skymaps"),
+                output=f"{_P}/visit_summary_{{band}}",
+                where=_BAND_SKY,
+            ),
+        ),
+    ),
+    Step(
+        name="jointcal",
+        number="10",
+        doc="Joint astrometric and photometric calibration of all visits.",
+        per_band=True,
+        runs=(
+            PipelineRun(
+                subset="step2b",
+                inputs=(
+                    "DECam/calib/unbounded",
+                    f"{_P}/visit_summary_{{band}}",
+                    "refcats",
+                    "skymaps",
+                ),
+                output=f"{_P}/jointcal_{{band}}",
+                where=_BAND_SKY,
+                optional=("DECam/calib/unbounded",),
+                config=(
+                    "jointcal:connections.astrometryRefCat={astro_type}",
+                    "jointcal:astrometryRefField={astro_field}",
+                    "jointcal:connections.photometryRefCat={photo_type}",
+                    "jointcal:photometryRefField={photo_field}",
+                ),
+            ),
+        ),
+    ),
+    Step(
+        name="final_visit_summary",
+        number="11",
+        doc="Final PSF, aperture corrections and calibration of each visit.",
+        per_band=True,
+        runs=(
+            PipelineRun(
+                subset="step2d",
+                inputs=(
+                    f"{_P}/quality_detectors_{{band}}",
+                    f"{_P}/jointcal_{{band}}",
+                    f"{_P}/visit_summary_{{band}}",
+                    "skymaps",
+                ),
+                output=f"{_P}/final_visit_summary_{{band}}",
+                where=_BAND_SKY,
+            ),
+        ),
+    ),
+    Step(
+        name="coadd_3a",
+        number="12",
+        doc="Warps, artifact-rejecting stacks, detection and deblending.",
+        runs=(
+            PipelineRun(
+                subset="step3a",
+                inputs=(_QUALITY, _FINAL, "skymaps"),
+                output=f"{_P}/coadd_3a",
+                where=_DECAM_SKY,
+            ),
+        ),
+    ),
+    Step(
+        name="coadd_3b",
+        number="13",
+        doc="Measurement on the stacks.",
+        runs=(
+            PipelineRun(
+                subset="step3b",
+                inputs=(f"{_P}/coadd_3a", "refcats", "skymaps"),
+                output=f"{_P}/coadd_3b",
+                where=_SKY,
+                optional=("refcats",),
+            ),
+        ),
+    ),
+    Step(
+        name="coadd_3c",
+        number="14",
+        doc="Forced photometry and object tables.",
+        runs=(
+            PipelineRun(
+                subset="step3c",
+                inputs=(f"{_P}/coadd_3a", f"{_P}/coadd_3b", "skymaps"),
+                output=f"{_P}/coadd_3c",
+                where=_SKY,
+            ),
+        ),
+    ),
+    Step(
+        name="coadd_3d",
+        number="15",
+        doc="Sky correction and sky-corrected stacks.",
+        runs=(
+            PipelineRun(
+                subset="step3d",
+                inputs=(
+                    _QUALITY,
+                    _FINAL,
+                    "DECam/calib/certified",
+                    "DECam/calib/unbounded",
+                    "DECam/raw/all",
+                    "skymaps",
+                ),
+                output=f"{_P}/skycorr",
+                where="instrument='DECam' AND skymap='{skymap}' AND band IN ({bands})",
+                optional=("DECam/calib/certified", "DECam/calib/unbounded"),
+                only_bands=("g", "r", "i", "z"),
+                config=("makeWarp:doApplySkyCorr=True",),
+            ),
+        ),
+    ),
+    _later(
+        "export_data",
+        "16",
+        "Catalogue, mosaics and colour pictures in the published form.",
+        (f"{_P}/coadd_3c", f"{_P}/coadd_3a", f"{_P}/skycorr", "skymaps"),
+        optional=(f"{_P}/skycorr",),
+    ),
+    _later(
+        "photometric_calibration",
+        "17",
+        "Stars and galaxies, extinction, zero points.",
+        (f"{_P}/export_data", "refcats", "skymaps"),
+    ),
+    _later(
+        "photo_z",
+        "18",
+        "Photometric redshifts with p(z).",
+        (f"{_P}/photometric_calibration", "skymaps"),
+    ),
+    _later(
+        "shear_calibration",
+        "19",
+        "Shapes to calibrated shears.",
+        (f"{_P}/photometric_calibration", f"{_P}/photo_z", "skymaps"),
+    ),
+    _later(
+        "mass_map",
+        "20",
+        "Aperture-mass maps, E and B, and their peaks.",
+        (f"{_P}/shear_calibration", "skymaps"),
+    ),
+    _later(
+        "mass_fit",
+        "21",
+        "NFW mass with the measured p(z).",
+        (f"{_P}/shear_calibration", f"{_P}/photo_z", f"{_P}/mass_map", "skymaps"),
+    ),
+    _later(
+        "quality_check",
+        "22",
+        "Figures and numbers on the quality of the data.",
+        (f"{_P}/export_data", "refcats", _FINAL, "skymaps"),
+    ),
+    _later(
+        "red_sequence",
+        "23",
+        "The red sequence and its density map.",
+        (f"{_P}/photometric_calibration", "skymaps"),
+    ),
+    *(
+        Step(name=name, number=number, doc=doc, absent="metadetection is not available yet")
+        for name, number, doc in (
+            ("meta_4a", "24", "Coadds with synthetic shears."),
+            ("meta_4b", "25", "Detection and measurement on the sheared coadds."),
+            ("meta_export", "26", "Catalogues of the sheared coadds."),
+            ("meta_process", "27", "Their zero points and redshifts."),
+            ("meta_lensing", "28", "Shear calibration from them."),
+        )
+    ),
+    Step(
+        name="gotta_blast",
+        number="29",
+        doc="Delete intermediate products after checking the final ones; asks first.",
+        action="gotta_blast",
+        after=("mass_fit", "quality_check"),
+    ),
+)
+
+
+def find_step(name: str) -> Step:
+    """The step of a name.
+
+    Parameters
+    ----------
+    name : str
+        Name.
+
+    Returns
+    -------
+    Step
+        The step.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, with the names there are.
+    """
+    for step in STEPS:
+        if step.name == name:
+            return step
+    raise ConfigError(f"there is no step {name!r}; steps are: {', '.join(s.name for s in STEPS)}")
+
+
+def select_steps(
+    names: tuple[str, ...] = (), *, first: str | None = None, last: str | None = None
+) -> list[Step]:
+    """The steps that a user asks for, in order.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Exactly these steps; all if empty.
+    first, last : str, optional
+        From this step, up to and with that one.
+
+    Returns
+    -------
+    list of Step
+        The steps. Without names: all but those that are absent, and without ``gotta_blast``,
+        which is done only when it is named.
+    """
+    if names:
+        wanted = {find_step(name).name for name in names}
+        return [step for step in STEPS if step.name in wanted]
+    order = [step.name for step in STEPS]
+    low = order.index(find_step(first).name) if first else 0
+    high = order.index(find_step(last).name) if last else len(order) - 1
+    if low > high:
+        raise ConfigError(f"step {first} comes after step {last}")
+    ends = {first, last}
+    return [
+        step
+        for step in STEPS[low : high + 1]
+        if step.name in ends or not (step.absent or step.name == "gotta_blast")
+    ]
+
+
+def _words(cluster: Cluster, band: str) -> dict[str, str]:
+    ra, dec = cluster.position
+    words = {
+        "band": band,
+        "name": cluster.name,
+        "skymap": cluster.skymap_name,
+        "redshift": repr(cluster.redshift),
+        "ra": repr(ra),
+        "dec": repr(dec),
+        "lensing_band": cluster.lensing_band,
+        "astro_type": cluster.astrometry,
+        "astro_field": "phot_g_mean" if cluster.astrometry == "gaia" else cluster.lensing_band,
+    }
+    if band:
+        words["photo_type"], words["photo_field"] = cluster.reference(band)
+    return words
+
+
+def expand_run(cluster: Cluster, run: PipelineRun, band: str = "") -> GraphRequest:
+    """What a run of a step means for a cluster.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The settings.
+    run : PipelineRun
+        The run.
+    band : str
+        The band, if the step works band by band.
+
+    Returns
+    -------
+    GraphRequest
+        Repository, pipeline, collections, query and overrides.
+    """
+    words = _words(cluster, band)
+    bands = [b for b in cluster.bands if not run.only_bands or b in run.only_bands]
+    words["bands"] = ", ".join(f"'{b}'" for b in bands)
+    inputs: list[str] = []
+    for template in run.inputs:
+        if "{each}" in template:
+            inputs += [template.format(each=b, **words) for b in bands]
+        else:
+            inputs.append(template.format(**words))
+    config = [item.format(**words) for item in run.config]
+    return GraphRequest(
+        repo=cluster.repo_path,
+        pipeline=f"{pipeline_file(cluster)}#{run.subset}",
+        inputs=tuple(dict.fromkeys(inputs)),
+        output=run.output.format(**words),
+        where=run.where.format(**words),
+        config=tuple(config),
+    )
+
+
+def pipeline_file(cluster: Cluster) -> str:
+    """The pipeline of a cluster.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The settings.
+
+    Returns
+    -------
+    str
+        Path of the file.
+    """
+    import importlib.resources
+
+    if cluster.pipeline:
+        return str(cluster.folder / cluster.pipeline)
+    return str(importlib.resources.files("skymill") / "pipelines" / "DRP-LoVoCCS.yaml")
