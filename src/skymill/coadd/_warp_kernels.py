@@ -128,14 +128,14 @@ def _sum_row(row, w, wy, n, order, acc):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _row_nodes(nodes, y, row):
-    """Cubic interpolation of the nodes (3, my, mx) to one output row: (3, mx)."""
+    """Cubic interpolation of the nodes (4, my, mx) to one output row: (4, mx)."""
     cell = y // STEP
     t = (y - cell * STEP) / STEP
     w0 = -t * (t - 1) * (t - 2) / 6
     w1 = (t + 1) * (t - 1) * (t - 2) / 2
     w2 = -(t + 1) * t * (t - 2) / 2
     w3 = (t + 1) * t * (t - 1) / 6
-    for p in range(3):
+    for p in range(4):
         a, b, c, d = nodes[p, cell], nodes[p, cell + 1], nodes[p, cell + 2], nodes[p, cell + 3]
         out = row[p]
         for m in range(out.size):
@@ -144,8 +144,8 @@ def _row_nodes(nodes, y, row):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _block_positions(row, start, n, position):
-    """Cubic interpolation along a row: input x, input y and factor of n pixels from `start`."""
-    for p in range(3):
+    """Cubic interpolation along a row: all nodes' values at n pixels from `start`."""
+    for p in range(4):
         nodes = row[p]
         out = position[p]
         done = 0
@@ -166,20 +166,23 @@ def _block_positions(row, start, n, position):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def resample(planes, variance, mask, nodes, order, box, out, out_variance, out_mask, no_data):
+def resample(
+    planes, variance, mask, nodes, order, exact, box, out, out_variance, out_mask, no_data
+):
     """Resample the planes of one input image into a part of the output.
 
     planes: (np, ny, nx) float32, variance (ny, nx) float32, mask (ny, nx) int32: input, filled.
-    box: y0, x0, n_rows, n_columns of the part. nodes: (3, my, mx) float64, input x, input y and
-    flux factor at the positions STEP (m - 1) from the part's first pixel. out (np, NY, NX)
+    box: y0, x0, n_rows, n_columns of the part. nodes: (4, my, mx) float64, input x, input y,
+    flux factor and variance factor at the positions STEP (m - 1) from the part's first pixel.
+    exact: sum the variance with the squared weights, else interpolate it linearly. out (np, NY, NX)
     float32, out_variance, out_mask (NY, NX): written only where the whole kernel lies within the
     input and nothing was written before (mask has `no_data`). Returns the number of pixels written.
     """
     y_off, x_off, n_rows, n_columns = box
     n_planes, ny, nx = planes.shape
     taps = 2 * order
-    row = np.empty((3, nodes.shape[2]))
-    position = np.empty((3, BLOCK))
+    row = np.empty((4, nodes.shape[2]))
+    position = np.empty((4, BLOCK))
     fx = np.empty(BLOCK)
     fy = np.empty(BLOCK)
     ix = np.empty(BLOCK, np.int64)
@@ -216,9 +219,10 @@ def resample(planes, variance, mask, nodes, order, box, out, out_variance, out_m
                 continue
             _lanczos_weights(fx, n, order, wx)
             _lanczos_weights(fy, n, order, wy)
-            for i in range(wx.size):
-                wx2[i] = wx[i] * wx[i]
-                wy2[i] = wy[i] * wy[i]
+            if exact:
+                for i in range(wx.size):
+                    wx2[i] = wx[i] * wx[i]
+                    wy2[i] = wy[i] * wy[i]
             first = 0
             while first < n:
                 if ix[first] < 0:
@@ -262,20 +266,30 @@ def resample(planes, variance, mask, nodes, order, box, out, out_variance, out_m
                     for i in range(count):
                         if fresh[i]:
                             result[i] = acc[i] * factor[i]
-                acc[:count] = 0.0
-                for t in range(taps):
-                    _sum_row(
-                        variance[y0 + t, x0 : x0 + count + taps - 1],
-                        wx2[first:],
-                        wy2[t * BLOCK + first : t * BLOCK + last],
-                        count,
-                        order,
-                        acc,
-                    )
+                if exact:
+                    acc[:count] = 0.0
+                    for t in range(taps):
+                        _sum_row(
+                            variance[y0 + t, x0 : x0 + count + taps - 1],
+                            wx2[first:],
+                            wy2[t * BLOCK + first : t * BLOCK + last],
+                            count,
+                            order,
+                            acc,
+                        )
+                else:
+                    v0 = variance[iy[first], ix[first] : ix[first] + count + 1]
+                    v1 = variance[iy[first] + 1, ix[first] : ix[first] + count + 1]
+                    for i in range(count):
+                        s = np.float32(fx[first + i])
+                        t0 = v0[i] + s * (v0[i + 1] - v0[i])
+                        t1 = v1[i] + s * (v1[i + 1] - v1[i])
+                        acc[i] = t0 + np.float32(fy[first + i]) * (t1 - t0)
+                spread = position[3, first:last]
                 result = out_variance[y + y_off, begin : begin + count]
                 for i in range(count):
                     if fresh[i]:
-                        result[i] = acc[i] * factor[i] * factor[i]
+                        result[i] = acc[i] * spread[i]
                 first = last
     return written
 

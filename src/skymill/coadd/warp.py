@@ -37,10 +37,16 @@ class WarpOptions:
         64, "how far usable pixels are looked for to fill others", unit="pixel"
     )
     edge_width: int = option(8, "width of the SENSOR_EDGE frame of a CCD", unit="pixel")
+    variance: str = option(
+        "flux",
+        "flux: variance that gives the right errors of sums over several pixels, as of PSF and "
+        "aperture fluxes; pixel: variance of single pixels, which the resampling correlates",
+    )
     noise: bool = option(True, "carry a noise realisation through the same resampling")
 
     def __post_init__(self) -> None:
         check_choice(self, "warpingKernelName", tuple(_ORDERS))
+        check_choice(self, "variance", ("flux", "pixel"))
         check_range(self, "psf_cell", low=8)
         check_range(self, "psf_size", low=5, high=201)
         check_range(self, "fill_reach", low=1)
@@ -209,7 +215,7 @@ class _Canvas:
         part, corners = _footprint(wcs, exposure.planes.shape, self.wcs, self.box)
         if part.is_empty:
             return
-        nodes = _mapping_nodes(wcs, scale, self.wcs, part)
+        nodes = _mapping_nodes(wcs, scale, self.wcs, part, self.options.variance == "pixel")
         if not np.isfinite(nodes).all():
             raise DataError(f"{name} cannot be warped: its WCS has no inverse at some positions")
         before = self.grid.count(self._covered(part), part)
@@ -247,6 +253,7 @@ class _Canvas:
                 mask,
                 shifted,
                 order,
+                self.options.variance == "pixel",
                 (part.y0 - self.box.y0, part.x0 - self.box.x0, rows, columns),
                 self.planes,
                 self.variance,
@@ -286,7 +293,7 @@ class _Canvas:
         )
         cut = crop.slices(within=self.box)
         with np.errstate(invalid="ignore", divide="ignore"):
-            stamps = self.stamps / self.weight[..., None, None].astype(np.float32)
+            stamps = np.divide(self.stamps, self.weight[..., None, None], dtype=np.float32)
         stamps[self.weight == 0] = np.nan
         psf = CellPsf(stamps, float(self.box.x0), float(self.box.y0), self.options.psf_cell)
         return Warp(
@@ -344,8 +351,10 @@ def _footprint(
     return around.intersection(box), corners
 
 
-def _mapping_nodes(wcs: Wcs, scale: FluxScale, tract_wcs: Wcs, part: Box) -> Float64Array:
-    """Input x, input y and flux factor (3, my, mx) on the nodes of a part of the patch."""
+def _mapping_nodes(
+    wcs: Wcs, scale: FluxScale, tract_wcs: Wcs, part: Box, exact: bool
+) -> Float64Array:
+    """Input x, input y, flux and variance factor (4, my, mx) on the nodes of a part."""
     rows, columns = part.shape
     x = part.x0 + STEP * (np.arange((columns - 1) // STEP + 4) - 1.0)
     y = part.y0 + STEP * (np.arange((rows - 1) // STEP + 4) - 1.0)
@@ -355,8 +364,10 @@ def _mapping_nodes(wcs: Wcs, scale: FluxScale, tract_wcs: Wcs, part: Box) -> Flo
     dx_dy, dx_dx = np.gradient(in_x, STEP, edge_order=2)
     dy_dy, dy_dx = np.gradient(in_y, STEP, edge_order=2)
     # Flux is conserved: an output pixel holds the light of the input area that it covers.
-    factor = np.abs(dx_dx * dy_dy - dx_dy * dy_dx) * scale.scale(x=in_x, y=in_y)
-    return np.stack([in_x, in_y, factor])
+    njy = scale.scale(x=in_x, y=in_y)
+    factor = np.abs(dx_dx * dy_dy - dx_dy * dy_dx) * njy
+    # The noise of the sum of many output pixels is that of the input pixels that they cover.
+    return np.stack([in_x, in_y, factor, factor * (factor if exact else njy)])
 
 
 def _prepare(
@@ -378,7 +389,7 @@ def _prepare(
     mask = source.mask[cut].copy()
     _mark_edge(mask, options.edge_width, (x0 == 0, y0 == 0, x1 == nx, y1 == ny))
     image, variance = source.image[cut], source.variance[cut]
-    u, v, factor = nodes[0] - x0, nodes[1] - y0, nodes[2]
+    u, v = nodes[0] - x0, nodes[1] - y0
     middle = u.shape[0] // 2, u.shape[1] // 2
     along = middle[0], middle[1] - 1
     if abs(v[middle] - v[along]) > abs(u[middle] - u[along]):
@@ -399,7 +410,7 @@ def _prepare(
         known = (variance > 0) & np.isfinite(variance)
         np.multiply(draw, np.sqrt(np.where(known, variance, 0)), out=planes[1])
     fill_unusable(planes, variance, mask, np.int32(int(UNUSABLE)), options.fill_reach)
-    return planes, variance, mask, np.stack([u, v, factor])
+    return planes, variance, mask, np.stack([u, v, nodes[2], nodes[3]])
 
 
 def _mark_edge(mask: NDArray[np.int32], width: int, at: tuple[bool, bool, bool, bool]) -> None:
@@ -494,7 +505,9 @@ def warp_exposures(
     -------
     Warp
         The image is interpolated with a Lanczos kernel of unit sum and multiplied by the area
-        ratio and the flux scale; the variance is propagated with the squares of the weights.
+        ratio and the flux scale. The variance is that of the input per area, so that the errors of
+        fluxes summed over a few pixels or more are right although the resampling correlates the
+        pixels; ``variance="pixel"`` sums the squares of the weights instead.
         Unusable pixels are filled from their neighbours before, and their bits are kept in the
         pixels whose four nearest input pixels hold one.
 

@@ -1,0 +1,232 @@
+"""PSF matching: convolve a warp so that its PSF becomes one common model PSF everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import uniform_filter
+
+from skymill.coadd.warp import Warp
+from skymill.data.errors import ConfigError, FitError
+from skymill.data.images import PixelPlanes
+from skymill.data.masks import UNUSABLE, MaskPlane, is_set
+from skymill.data.options import check_range, option
+from skymill.psf.models import CellPsf
+
+__all__ = ["MatchOptions", "match_psf", "matching_kernels", "model_psf"]
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+
+_GRID = 96  # pixels of the Fourier grid of kernels: stamps and kernels fit without wrapping
+_TILE = 256  # pixels of the Fourier grid of image tiles
+_SIGMA_TO_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions:
+    """The common PSF and the kernel that leads to it."""
+
+    fwhm: float = option(7.7, "full width at half maximum of the common PSF", unit="pixel")
+    wing_amplitude: float = option(0.03, "peak of the wing Gaussian relative to the core")
+    wing_factor: float = option(2.0, "width of the wing Gaussian in units of the core's")
+    kernel_size: int = option(29, "odd width of the matching kernel", unit="pixel")
+    damping: float = option(1e-5, "regularisation relative to the squared PSF spectrum")
+    iterations: int = option(12, "rounds of the constrained deconvolution")
+    max_filled: float = option(0.1, "kernel weight on unusable pixels above which a pixel is void")
+
+    def __post_init__(self) -> None:
+        check_range(self, "fwhm", low=1.0, high=30.0)
+        check_range(self, "wing_amplitude", low=0.0, high=1.0)
+        check_range(self, "wing_factor", low=1.0, high=10.0)
+        check_range(self, "kernel_size", low=5, high=51)
+        check_range(self, "damping", low=0.0, low_open=True, high=1.0)
+        check_range(self, "iterations", low=1)
+        check_range(self, "max_filled", low=0.0, high=1.0)
+        if self.kernel_size % 2 == 0:
+            raise ConfigError(f"kernel_size must be odd; got {self.kernel_size} pixel")
+
+
+def model_psf(size: int, *, options: MatchOptions = MatchOptions()) -> Float32Array:
+    """The common PSF: a circular Gaussian with a wing.
+
+    Parameters
+    ----------
+    size : int [pixel]
+        Odd width of the stamp.
+    options : MatchOptions
+        Widths.
+
+    Returns
+    -------
+    (size, size) float32
+        Unit sum.
+    """
+    axis = np.arange(size) - size // 2
+    radius2 = axis[:, None] ** 2.0 + axis[None, :] ** 2.0
+    sigma = options.fwhm / _SIGMA_TO_FWHM
+    stamp = np.exp(-0.5 * radius2 / sigma**2)
+    stamp += options.wing_amplitude * np.exp(-0.5 * radius2 / (sigma * options.wing_factor) ** 2)
+    return (stamp / stamp.sum()).astype(np.float32)
+
+
+def _embed(stamps: Float32Array, grid: int) -> Float32Array:
+    """Stamps on a larger grid, their centres at index (0, 0)."""
+    size = stamps.shape[-1]
+    half = size // 2
+    out = np.zeros((*stamps.shape[:-2], grid, grid), np.float32)
+    out[..., :size, :size] = stamps
+    return np.roll(out, (-half, -half), axis=(-2, -1))
+
+
+def matching_kernels(
+    stamps: Float32Array, *, options: MatchOptions = MatchOptions()
+) -> tuple[Float32Array, Float64Array]:
+    """Kernels that turn PSFs into the common one.
+
+    Parameters
+    ----------
+    stamps : (n, s, s) float32
+        PSFs of unit sum.
+    options : MatchOptions
+        Common PSF and kernel.
+
+    Returns
+    -------
+    kernels : (n, k, k) float32
+        Kernels of unit sum.
+    residual : (n,) float64
+        Largest difference between the convolved and the common PSF, relative to its peak.
+
+    Notes
+    -----
+    Minimises ``|K * P - M|^2`` over kernels of the given width by projected steepest descent
+    that is preconditioned with the regularised inverse of the PSF's spectrum.
+    """
+    size = options.kernel_size
+    target = model_psf(_GRID - 1 - size, options=options)
+    target_hat = fft.rfft2(_embed(target, _GRID))
+    psf_hat = fft.rfft2(_embed(stamps, _GRID))
+    inverse = np.conj(psf_hat) / (np.abs(psf_hat) ** 2 + options.damping)
+    kernel = np.zeros((len(stamps), _GRID, _GRID), np.float32)
+    allowed = _embed(np.ones((size, size), np.float32), _GRID)
+    for _ in range(options.iterations):
+        missing = target_hat - fft.rfft2(kernel) * psf_hat
+        kernel += fft.irfft2(missing * inverse, s=(_GRID, _GRID)) * allowed
+    kernel /= kernel.sum(axis=(1, 2), keepdims=True)
+    achieved = fft.irfft2(fft.rfft2(kernel) * psf_hat, s=(_GRID, _GRID))
+    residual = np.abs(achieved - _embed(target, _GRID)).max(axis=(1, 2)) / target.max()
+    half = size // 2
+    centred = np.roll(kernel, (half, half), axis=(-2, -1))[:, :size, :size]
+    return np.ascontiguousarray(centred), residual.astype(np.float64)
+
+
+def match_psf(warp: Warp, *, options: MatchOptions = MatchOptions()) -> Warp:
+    """Convolve a warp to the common PSF.
+
+    Parameters
+    ----------
+    warp : Warp
+        A direct warp.
+    options : MatchOptions
+        Common PSF and kernel.
+
+    Returns
+    -------
+    Warp
+        Of the common PSF. The kernel is constant within tiles of about 200 pixels. The variance
+        is that of one pixel; pixels whose kernel weighs unusable pixels by more than
+        ``max_filled`` have NO_DATA.
+
+    Raises
+    ------
+    FitError
+        If no cell of the warp has a PSF.
+    """
+    half = options.kernel_size // 2
+    tiles = _tile_stamps(warp, max(1, (_TILE - 2 * half) // warp.psf.cell))
+    planes = warp.planes
+    bad = is_set(planes.mask, UNUSABLE)
+    ny, nx = planes.shape
+    image = np.empty((ny, nx), np.float32)
+    filled = np.empty((ny, nx), np.float32)
+    power = np.zeros((ny, nx), np.float32)
+    source = np.pad(np.where(np.isfinite(planes.image), planes.image, 0), half).astype(np.complex64)
+    source.imag = np.pad(bad, half, constant_values=True)
+    for y0, y1, x0, x1, stamp in tiles:
+        kernel = matching_kernels(stamp[None], options=options)[0][0] if stamp is not None else None
+        rows, columns = slice(y0, y1), slice(x0, x1)
+        if kernel is None:
+            image[rows, columns], filled[rows, columns] = 0.0, 1.0
+            continue
+        block = np.zeros((_TILE, _TILE), np.complex64)
+        part = source[y0 : y1 + 2 * half, x0 : x1 + 2 * half]
+        block[: part.shape[0], : part.shape[1]] = part
+        spectrum = fft.fft2(block, overwrite_x=True)
+        spectrum *= fft.fft2(_embed(kernel, _TILE))
+        result = fft.ifft2(spectrum, overwrite_x=True)
+        inner = slice(half, half + y1 - y0), slice(half, half + x1 - x0)
+        image[rows, columns] = result.real[inner]
+        filled[rows, columns] = result.imag[inner]
+        power[rows, columns] = np.sum(kernel.astype(np.float64) ** 2)
+    return _finish(warp, image, filled, power, bad, options)
+
+
+def _finish(
+    warp: Warp,
+    image: Float32Array,
+    filled: Float32Array,
+    power: Float32Array,
+    bad: NDArray[np.bool_],
+    options: MatchOptions,
+) -> Warp:
+    known = np.where(bad, 0, warp.planes.variance).astype(np.float32)
+    share = uniform_filter((~bad).astype(np.float32), 15, mode="constant")
+    smooth = uniform_filter(known, 15, mode="constant") / np.maximum(share, 1e-3)
+    void = (np.abs(filled) > options.max_filled) | (smooth <= 0)
+    mask = warp.planes.mask & ~np.int32(int(UNUSABLE))
+    mask[void] |= int(MaskPlane.NO_DATA)
+    image[void] = 0.0
+    variance = np.where(void, 0, smooth * power).astype(np.float32)
+    ncy, ncx, size, _ = warp.psf.stamps.shape
+    stamps = np.broadcast_to(model_psf(size, options=options), (ncy, ncx, size, size))
+    # One stamp would do, but a warp's PSF has the grid of its patch; NaN where nothing lies.
+    matched = np.where(np.isfinite(warp.psf.stamps), stamps, np.float32(np.nan))
+    return Warp(
+        planes=PixelPlanes(image, variance, mask, unit=warp.planes.unit),
+        box=warp.box,
+        wcs=warp.wcs,
+        psf=CellPsf(matched, warp.psf.x0, warp.psf.y0, warp.psf.cell),
+        visit=warp.visit,
+        band=warp.band,
+        inputs=warp.inputs,
+        psf_matched=True,
+        psf_fwhm=options.fwhm,
+    )
+
+
+def _tile_stamps(warp: Warp, per_tile: int) -> list[tuple[int, int, int, int, Float32Array | None]]:
+    """Tiles of whole cells: y0, y1, x0, x1 in the warp, and the mean PSF of their cells."""
+    psf, box = warp.psf, warp.box
+    has = np.isfinite(psf.stamps[..., 0, 0])
+    if not has.any():
+        raise FitError(f"the warp of visit {warp.visit} has no PSF in any cell")
+    width = per_tile * psf.cell
+    dx, dy = box.x0 - int(psf.x0), box.y0 - int(psf.y0)
+    ny, nx = box.shape
+    out: list[tuple[int, int, int, int, Float32Array | None]] = []
+    for row in range(dy // width, (dy + ny - 1) // width + 1):
+        for column in range(dx // width, (dx + nx - 1) // width + 1):
+            y0, y1 = max(0, row * width - dy), min(ny, (row + 1) * width - dy)
+            x0, x1 = max(0, column * width - dx), min(nx, (column + 1) * width - dx)
+            cells = (
+                slice(row * per_tile, (row + 1) * per_tile),
+                slice(column * per_tile, (column + 1) * per_tile),
+            )
+            inside = has[cells]
+            stamp = psf.stamps[cells][inside].mean(axis=0) if inside.any() else None
+            out.append((y0, y1, x0, x1, stamp))
+    return out
