@@ -136,5 +136,5 @@ def choose_stars(
         return StarChoice(candidate, reserved, float(np.exp(centre)))
     raise NoDataError(
         f"found fewer than {options.min_stars} stars for the PSF: {int(usable.sum())} usable"
-        f" objects, {int((usable & (snr >= 20)).sum())} of them with a signal-to-noise ratio above 20"
+        f" objects, {int((usable & (snr >= 20)).sum())} of them with S/N > 20"
     )
