@@ -24,7 +24,7 @@ __all__ = ["decode", "encode", "read_record", "record_hdus"]
 _TREE = "SKYMILL"
 _VERSION = 1
 _INLINE = 32
-_NATIVE = frozenset("u1 i2 i4 i8 f4 f8".split())
+_NATIVE = frozenset(["u1", "i2", "i4", "i8", "f4", "f8"])
 
 Arrays = list[NDArray[Any]]
 
@@ -62,7 +62,7 @@ def encode(value: Any, arrays: Arrays) -> Any:
     if isinstance(value, np.ndarray):
         return _encode_array(value, arrays)
     if isinstance(value, FitsWcs):
-        return {"$wcs": value.header.tostring(sep="\n", endcard=False, padding=False)}
+        return {"$wcs": [[c.keyword, c.value, c.comment] for c in value.header.cards]}
     if isinstance(value, list):
         return [encode(item, arrays) for item in value]
     if isinstance(value, tuple):
@@ -121,7 +121,7 @@ def decode(words: Any, arrays: Any) -> Any:
     if "$array" in words:
         return _restore_array(arrays(words["$array"]), words)
     if "$wcs" in words:
-        return FitsWcs(fits.Header.fromstring(words["$wcs"], sep="\n"))
+        return FitsWcs(fits.Header([tuple(card) for card in words["$wcs"]]))
     if "$tuple" in words:
         return tuple(decode(item, arrays) for item in words["$tuple"])
     if "$items" in words:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -77,7 +78,7 @@ class Filter:
 
 
 #: Every filter string of the camera. The numbers in a name are its centre and width in Angstrom.
-#: Sources: lsst/obs_decam decamFilters.py; CTIO's list of DECam filters for the M bands.
+#: Sources: lsst/obs_decam decamFilters.py; headers of public raw frames for the M bands.
 FILTERS: tuple[Filter, ...] = (
     Filter("u DECam c0006 3500.0 1000.0", "u", 350.0, 100.0),
     Filter("g DECam SDSS c0001 4720.0 1520.0", "g", 472.0, 152.0),
@@ -92,6 +93,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("N419 DECam c0013 4194.0 75.0", "N419", 419.4, 7.5),
     Filter("N540 DECam c0014 5403.2 210.0", "N540", 540.32, 21.0),
     Filter("N540 DECam c0014 5403.0 210.0", "N540", 540.3, 21.0),
+    Filter("N395 DECam c0015 3950.0 100.0", "N395", 395.0, 10.0),
     Filter("M411 DECam c0017 4112.0 264.0", "M411", 411.2, 26.4),
     Filter("M464 DECam c0018 4640.0 264.0", "M464", 464.0, 26.4),
     Filter("M438 DECam c0019 4380.0 260.0", "M438", 438.0, 26.0),
@@ -185,7 +187,7 @@ def get_camera() -> Camera:
     """
     table = _read_ecsv("amplifiers.ecsv")
     detectors = []
-    for number in sorted(set(int(n) for n in table["ccdnum"])):
+    for number in sorted({int(n) for n in table["ccdnum"]}):
         rows = table[table["ccdnum"] == number]
         first = rows[0]
         detectors.append(
@@ -227,7 +229,7 @@ def crosstalk_table(detector: int | None = None) -> Table:
 
 
 @functools.cache
-def _read_npz(name: str) -> dict[str, NDArray[np.generic]]:
+def _read_npz(name: str) -> dict[str, NDArray[Any]]:
     with _open(name).open("rb") as stream, np.load(stream) as file:
         return {key: file[key] for key in file.files}
 
