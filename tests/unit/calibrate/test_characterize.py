@@ -95,9 +95,11 @@ def test_stars_have_their_fluxes_and_errors(field, result):
     measured, error = (np.asarray(table[c])[match][good] for c in ("psfFlux", "psfFluxErr"))
     ratio = measured / flux[good]
     # The PSF is normalised within its stamp of 25 pixels: 0.4 % of a Moffat 3 lies outside.
-    sem = 1.25 * 1.4826 * np.median(np.abs(ratio - np.median(ratio))) / np.sqrt(good.sum())
-    assert sem < 0.004
-    assert abs(np.median(ratio) - 0.996) < 3 * sem
+    # The sky's error of up to 1 e over 45 pixels' effective area is 0.2 % at 2e4 e, a neighbour's
+    # wing as much again; the scatter of 0.01 leaves 0.002 for the median.
+    bright = flux[good] > 2e4
+    assert bright.sum() > 15
+    assert abs(np.median(ratio[bright]) - 0.996) < 0.006
     pull = (measured - flux[good] * np.median(ratio)) / error
     # Neighbours below the detection limit widen it.
     assert 0.7 < 1.4826 * np.median(np.abs(pull)) < 1.4
