@@ -31,7 +31,7 @@ def draw(image, profile, x, y, half):
 def field():
     rng = np.random.default_rng(3)
     image = galsim.ImageF(NX, NY, xmin=0, ymin=0)
-    n_stars, n_galaxies = 80, 150
+    n_stars, n_galaxies = 80, 50
     x, y = rng.uniform(30, NX - 30, n_stars), rng.uniform(30, NY - 30, n_stars)
     flux = 10 ** rng.uniform(3.3, 5.5, n_stars)
     for xi, yi, f in zip(x, y, flux, strict=True):
