@@ -22,13 +22,13 @@ from skymill.measure.moments import (
 )
 from skymill.measure.psf_flux import GaussianPsf, PsfFluxes, psf_fluxes
 
-__all__ = ["SourceOptions", "measure_sources", "psf_moments"]
+__all__ = ["MeasureOptions", "measure_sources", "psf_moments"]
 
 _PSF_MOMENTS_BATCH = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
+class MeasureOptions:
     """What is measured on a CCD, and how."""
 
     aperture: ApertureOptions = field(default_factory=ApertureOptions)
@@ -46,7 +46,7 @@ def measure_sources(
     psf: Psf | None,
     psf_sigma: float,
     detections: Detections,
-    options: SourceOptions = SourceOptions(),
+    options: MeasureOptions = MeasureOptions(),
     wcs: Wcs | None = None,
     visit: int = 0,
     detector: int = 0,
@@ -63,7 +63,7 @@ def measure_sources(
         Gaussian width of the PSF.
     detections : Detections
         Peaks and footprints.
-    options : SourceOptions
+    options : MeasureOptions
         Apertures, moments, centroid.
     wcs : Wcs, optional
         Mapping for ``ra`` and ``dec``; NaN without.
