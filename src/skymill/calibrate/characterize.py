@@ -13,7 +13,7 @@ from skymill.data.masks import MaskPlane, is_set
 from skymill.data.options import check_range, option
 from skymill.detrend.cosmic_rays import CosmicRayOptions, remove_cosmic_rays
 from skymill.measure.background import BackgroundList, BackgroundOptions, estimate_background
-from skymill.measure.catalogue import SourceOptions, measure_sources
+from skymill.measure.catalogue import MeasureOptions, measure_sources
 from skymill.measure.detection import DetectionOptions, Detections, detect_sources
 from skymill.measure.moments import Moments, adaptive_moments, adaptive_moments_stamps
 from skymill.psf.fit import PsfFit, PsfFitOptions, fit_psf
@@ -301,7 +301,7 @@ def characterize(
     options: CharacterizeOptions = CharacterizeOptions(),
     star_options: StarChoiceOptions = StarChoiceOptions(),
     psf_options: PsfFitOptions = PsfFitOptions(),
-    measure_options: SourceOptions = SourceOptions(),
+    measure_options: MeasureOptions = MeasureOptions(),
     cosmic_ray_options: CosmicRayOptions = CosmicRayOptions(),
 ) -> Characterization:
     """Subtract the sky, mask cosmic rays, fit the PSF and measure the sources of one CCD.
@@ -318,7 +318,7 @@ def characterize(
         Choice of stars.
     psf_options : PsfFitOptions
         PSF fit.
-    measure_options : SourceOptions
+    measure_options : MeasureOptions
         Measurement of the catalogue.
     cosmic_ray_options : CosmicRayOptions
         Limits of the search for cosmic rays.

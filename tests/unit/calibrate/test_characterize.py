@@ -89,7 +89,7 @@ def test_stars_have_their_fluxes_and_errors(field, result):
     _, x, y, flux, _, _ = field
     table = result.catalogue
     distance, match = cKDTree(np.c_[table["x"], table["y"]]).query(np.c_[x, y])
-    good = (distance < 0.5) & ~np.asarray(table["blended"])[match] & (flux > 5e3)
+    good = (distance < 0.5) & ~np.asarray(table["blended"])[match] & (flux > 2e3)
     good &= np.asarray(table["psfFlux_flags"])[match] == 0
     assert good.sum() > 30
     measured, error = (np.asarray(table[c])[match][good] for c in ("psfFlux", "psfFluxErr"))
@@ -100,9 +100,12 @@ def test_stars_have_their_fluxes_and_errors(field, result):
     bright = flux[good] > 2e4
     assert bright.sum() > 15
     assert abs(np.median(ratio[bright]) - 0.996) < 0.006
-    pull = (measured - flux[good] * np.median(ratio)) / error
-    # Neighbours below the detection limit widen it.
-    assert 0.7 < 1.4826 * np.median(np.abs(pull)) < 1.4
+    # Brighter stars feel the noise of the PSF model too, which is not in their own error.
+    faint = measured / error < 100
+    assert faint.sum() > 15
+    pull = ((measured - flux[good] * np.median(ratio)) / error)[faint]
+    # 20 stars give the width of the pulls to 20 %.
+    assert 0.6 < 1.4826 * np.median(np.abs(pull)) < 1.4
 
 
 def test_psf_residuals_are_small(result):
