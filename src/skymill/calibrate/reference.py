@@ -172,7 +172,8 @@ def resolve_flux_column(names: Sequence[str], field: str) -> str:
     for ending in ("_mag", "mag", "_psf", "_flux"):
         if field.endswith(ending) and len(field) > len(ending):
             stems.append(field[: -len(ending)])
-    for stem in stems:
+    # DECam's Y is the y of other catalogues.
+    for stem in [*stems, *(s.lower() for s in stems)]:
         for suffix in _SUFFIXES:
             name = f"{stem}{suffix}"
             if name.endswith("_flux") and name in names:
@@ -209,6 +210,7 @@ def load_references(
     options: ReferenceOptions = ReferenceOptions(),
     colour: tuple[str, str] | None = None,
     flux_needed: bool = True,
+    near: tuple[float, float, float] | None = None,
 ) -> ReferenceStars:
     """Join shards, move the stars to an epoch and choose by magnitude.
 
@@ -227,6 +229,8 @@ def load_references(
     flux_needed : bool
         Whether a missing flux column is an error; without it the flux is NaN (and no limit in
         magnitude applies).
+    near : (float, float, float), optional
+        Centre ra, dec and radius of the circle that is wanted [deg].
 
     Returns
     -------
@@ -240,6 +244,8 @@ def load_references(
     DataError
         If a column is missing.
     """
+    if near is not None:
+        tables = [t[_within(t, *near)] for t in tables]
     tables = [t for t in tables if len(t)]
     if not tables:
         raise NoDataError(
@@ -276,6 +282,13 @@ def load_references(
             f"{options.mag_min} to {options.mag_max} mag"
         )
     return out.select(keep)
+
+
+def _within(table: Table, ra: float, dec: float, radius: float) -> NDArray[np.bool_]:
+    a = np.radians(_column(table, "ra") - ra)
+    d, d0 = np.radians(_column(table, "dec")), np.radians(dec)
+    haversine = np.sin(0.5 * (d - d0)) ** 2 + np.cos(d) * np.cos(d0) * np.sin(0.5 * a) ** 2
+    return np.asarray(haversine <= np.sin(0.5 * np.radians(radius)) ** 2)
 
 
 @dataclass(frozen=True)
