@@ -14,7 +14,8 @@ def static_sky(values, variance, pairs, clip, threshold, source_error, static, c
 
     values, variance: (n, m) float32, NaN where an epoch has no usable pixel; pairs: comparators
     of a sorting network for n lanes. static (m,) float32 (NaN without epochs), count (m,) uint16
-    epochs, outlier (n, m) uint8: set where |value - static| > threshold sigma.
+    epochs, outlier (n, m) uint8: set where an epoch deviates from the mean of the others by more
+    than `threshold` sigma of the difference.
     """
     n, m = values.shape
     work = np.empty((n, LANES), np.float32)
@@ -23,6 +24,7 @@ def static_sky(values, variance, pairs, clip, threshold, source_error, static, c
     number = np.empty(LANES, np.int64)
     middle = np.empty(LANES, np.float32)
     limit = np.empty(LANES, np.float32)
+    floor = np.empty(LANES, np.float32)
     for start in range(0, m, LANES):
         lanes = min(LANES, m - start)
         number[:] = 0
@@ -61,18 +63,25 @@ def static_sky(values, variance, pairs, clip, threshold, source_error, static, c
                 weight[i] += w
                 total[i] += w * v[i] if use else np.float32(0.0)
         for i in range(lanes):
-            if weight[i] > 0.0:
-                middle[i] = total[i] / weight[i]
-            static[start + i] = middle[i]
+            mean = total[i] / weight[i] if weight[i] > 0.0 else middle[i]
+            static[start + i] = mean
             count[start + i] = number[i]
-            limit[i] = (source_error * middle[i]) * (source_error * middle[i])
+            floor[i] = (source_error * mean) * (source_error * mean)
         for e in range(n):
             v = values[e, start : start + lanes]
             s = variance[e, start : start + lanes]
             o = outlier[e, start : start + lanes]
             for i in range(lanes):
+                # Against the mean of the others: an epoch must not hide in its own weight.
                 d = v[i] - middle[i]
-                o[i] = 1 if d * d > threshold * threshold * (s[i] + limit[i]) else 0
+                use = d * d <= clip * clip * (s[i] + limit[i])
+                w = np.float32(1.0) / s[i] if use else np.float32(0.0)
+                rest = weight[i] - w
+                known = rest > np.float32(1e-6) * weight[i]
+                other = total[i] - (w * v[i] if use else np.float32(0.0))
+                d = v[i] - other / rest
+                spread = s[i] + np.float32(1.0) / rest + floor[i]
+                o[i] = 1 if known and d * d > threshold * threshold * spread else 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

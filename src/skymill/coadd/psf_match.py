@@ -16,7 +16,7 @@ from skymill.data.masks import UNUSABLE, MaskPlane, is_set
 from skymill.data.options import check_range, option
 from skymill.psf.models import CellPsf
 
-__all__ = ["MatchOptions", "match_psf", "matching_kernels", "model_psf"]
+__all__ = ["MatchOptions", "ModelPsfOptions", "match_psf", "matching_kernels", "model_psf"]
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -27,38 +27,48 @@ _SIGMA_TO_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchOptions:
-    """The common PSF and the kernel that leads to it."""
+class ModelPsfOptions:
+    """The common PSF: a circular Gaussian with a wing."""
 
-    fwhm: float = option(7.7, "full width at half maximum of the common PSF", unit="pixel")
+    defaultFwhm: float = option(7.7, "full width at half maximum of the core", unit="pixel")
     wing_amplitude: float = option(0.03, "peak of the wing Gaussian relative to the core")
     wing_factor: float = option(2.0, "width of the wing Gaussian in units of the core's")
-    kernel_size: int = option(29, "odd width of the matching kernel", unit="pixel")
+
+    def __post_init__(self) -> None:
+        check_range(self, "defaultFwhm", low=1.0, high=30.0)
+        check_range(self, "wing_amplitude", low=0.0, high=1.0)
+        check_range(self, "wing_factor", low=1.0, high=10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions:
+    """The kernel that leads to the common PSF."""
+
+    matchingKernelSize: int = option(29, "odd width of the matching kernel", unit="pixel")
     damping: float = option(1e-5, "regularisation relative to the squared PSF spectrum")
     iterations: int = option(12, "rounds of the constrained deconvolution")
     max_filled: float = option(0.1, "kernel weight on unusable pixels above which a pixel is void")
 
     def __post_init__(self) -> None:
-        check_range(self, "fwhm", low=1.0, high=30.0)
-        check_range(self, "wing_amplitude", low=0.0, high=1.0)
-        check_range(self, "wing_factor", low=1.0, high=10.0)
-        check_range(self, "kernel_size", low=5, high=51)
+        check_range(self, "matchingKernelSize", low=5, high=51)
         check_range(self, "damping", low=0.0, low_open=True, high=1.0)
         check_range(self, "iterations", low=1)
         check_range(self, "max_filled", low=0.0, high=1.0)
-        if self.kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size must be odd; got {self.kernel_size} pixel")
+        if self.matchingKernelSize % 2 == 0:
+            raise ConfigError(
+                f"matchingKernelSize must be odd; got {self.matchingKernelSize} pixel"
+            )
 
 
-def model_psf(size: int, *, options: MatchOptions = MatchOptions()) -> Float32Array:
-    """The common PSF: a circular Gaussian with a wing.
+def model_psf(size: int, *, model: ModelPsfOptions = ModelPsfOptions()) -> Float32Array:
+    """The common PSF on a stamp.
 
     Parameters
     ----------
     size : int [pixel]
         Odd width of the stamp.
-    options : MatchOptions
-        Widths.
+    model : ModelPsfOptions
+        Its shape.
 
     Returns
     -------
@@ -67,9 +77,9 @@ def model_psf(size: int, *, options: MatchOptions = MatchOptions()) -> Float32Ar
     """
     axis = np.arange(size) - size // 2
     radius2 = axis[:, None] ** 2.0 + axis[None, :] ** 2.0
-    sigma = options.fwhm / _SIGMA_TO_FWHM
+    sigma = model.defaultFwhm / _SIGMA_TO_FWHM
     stamp = np.exp(-0.5 * radius2 / sigma**2)
-    stamp += options.wing_amplitude * np.exp(-0.5 * radius2 / (sigma * options.wing_factor) ** 2)
+    stamp += model.wing_amplitude * np.exp(-0.5 * radius2 / (sigma * model.wing_factor) ** 2)
     return (stamp / stamp.sum()).astype(np.float32)
 
 
@@ -83,7 +93,10 @@ def _embed(stamps: Float32Array, grid: int) -> Float32Array:
 
 
 def matching_kernels(
-    stamps: Float32Array, *, options: MatchOptions = MatchOptions()
+    stamps: Float32Array,
+    *,
+    model: ModelPsfOptions = ModelPsfOptions(),
+    options: MatchOptions = MatchOptions(),
 ) -> tuple[Float32Array, Float64Array]:
     """Kernels that turn PSFs into the common one.
 
@@ -91,8 +104,10 @@ def matching_kernels(
     ----------
     stamps : (n, s, s) float32
         PSFs of unit sum.
+    model : ModelPsfOptions
+        The common PSF.
     options : MatchOptions
-        Common PSF and kernel.
+        The kernel.
 
     Returns
     -------
@@ -106,8 +121,8 @@ def matching_kernels(
     Minimises ``|K * P - M|^2`` over kernels of the given width by projected steepest descent
     that is preconditioned with the regularised inverse of the PSF's spectrum.
     """
-    size = options.kernel_size
-    target = model_psf(_GRID - 1 - size, options=options)
+    size = options.matchingKernelSize
+    target = model_psf(_GRID - size, model=model)
     target_hat = fft.rfft2(_embed(target, _GRID))
     psf_hat = fft.rfft2(_embed(stamps, _GRID))
     inverse = np.conj(psf_hat) / (np.abs(psf_hat) ** 2 + options.damping)
@@ -124,15 +139,22 @@ def matching_kernels(
     return np.ascontiguousarray(centred), residual.astype(np.float64)
 
 
-def match_psf(warp: Warp, *, options: MatchOptions = MatchOptions()) -> Warp:
+def match_psf(
+    warp: Warp,
+    *,
+    model: ModelPsfOptions = ModelPsfOptions(),
+    options: MatchOptions = MatchOptions(),
+) -> Warp:
     """Convolve a warp to the common PSF.
 
     Parameters
     ----------
     warp : Warp
         A direct warp.
+    model : ModelPsfOptions
+        The common PSF.
     options : MatchOptions
-        Common PSF and kernel.
+        The kernel.
 
     Returns
     -------
@@ -146,7 +168,7 @@ def match_psf(warp: Warp, *, options: MatchOptions = MatchOptions()) -> Warp:
     FitError
         If no cell of the warp has a PSF.
     """
-    half = options.kernel_size // 2
+    half = options.matchingKernelSize // 2
     tiles = _tile_stamps(warp, max(1, (_TILE - 2 * half) // warp.psf.cell))
     planes = warp.planes
     bad = is_set(planes.mask, UNUSABLE)
@@ -157,7 +179,11 @@ def match_psf(warp: Warp, *, options: MatchOptions = MatchOptions()) -> Warp:
     source = np.pad(np.where(np.isfinite(planes.image), planes.image, 0), half).astype(np.complex64)
     source.imag = np.pad(bad, half, constant_values=True)
     for y0, y1, x0, x1, stamp in tiles:
-        kernel = matching_kernels(stamp[None], options=options)[0][0] if stamp is not None else None
+        kernel = (
+            matching_kernels(stamp[None], model=model, options=options)[0][0]
+            if stamp is not None
+            else None
+        )
         rows, columns = slice(y0, y1), slice(x0, x1)
         if kernel is None:
             image[rows, columns], filled[rows, columns] = 0.0, 1.0
@@ -172,7 +198,7 @@ def match_psf(warp: Warp, *, options: MatchOptions = MatchOptions()) -> Warp:
         image[rows, columns] = result.real[inner]
         filled[rows, columns] = result.imag[inner]
         power[rows, columns] = np.sum(kernel.astype(np.float64) ** 2)
-    return _finish(warp, image, filled, power, bad, options)
+    return _finish(warp, image, filled, power, bad, model, options)
 
 
 def _finish(
@@ -181,6 +207,7 @@ def _finish(
     filled: Float32Array,
     power: Float32Array,
     bad: NDArray[np.bool_],
+    model: ModelPsfOptions,
     options: MatchOptions,
 ) -> Warp:
     known = np.where(bad, 0, warp.planes.variance).astype(np.float32)
@@ -192,7 +219,7 @@ def _finish(
     image[void] = 0.0
     variance = np.where(void, 0, smooth * power).astype(np.float32)
     ncy, ncx, size, _ = warp.psf.stamps.shape
-    stamps = np.broadcast_to(model_psf(size, options=options), (ncy, ncx, size, size))
+    stamps = np.broadcast_to(model_psf(size, model=model), (ncy, ncx, size, size))
     # One stamp would do, but a warp's PSF has the grid of its patch; NaN where nothing lies.
     matched = np.where(np.isfinite(warp.psf.stamps), stamps, np.float32(np.nan))
     return Warp(
@@ -204,7 +231,7 @@ def _finish(
         band=warp.band,
         inputs=warp.inputs,
         psf_matched=True,
-        psf_fwhm=options.fwhm,
+        psf_fwhm=model.defaultFwhm,
     )
 
 

@@ -18,7 +18,15 @@ from skymill.data.photometry import FluxScale
 from skymill.data.protocols import Psf, Wcs
 from skymill.psf.models import CellPsf
 
-__all__ = ["CellGrid", "Warp", "WarpInput", "WarpOptions", "resample_psf", "warp_exposures"]
+__all__ = [
+    "CellGrid",
+    "Warp",
+    "WarpInput",
+    "WarpOptions",
+    "covers",
+    "resample_psf",
+    "warp_exposures",
+]
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -475,6 +483,26 @@ def resample_psf(
     out = np.empty((n, size, size), np.float32)
     resample_stamps(np.ascontiguousarray(stamps, np.float32), jacobian, out)
     return out
+
+
+def covers(wcs: Wcs, shape: tuple[int, int], tract_wcs: Wcs, box: Box) -> bool:
+    """Whether a CCD may cover a pixel of a patch, from its outline alone.
+
+    Parameters
+    ----------
+    wcs, tract_wcs : Wcs
+        Mappings of the CCD and of the tract.
+    shape : (ny, nx)
+        Shape of the CCD.
+    box : Box
+        Pixels of the patch in the tract.
+
+    Returns
+    -------
+    bool
+        False if the rectangle around the CCD's outline misses the box.
+    """
+    return not _footprint(wcs, shape, tract_wcs, box)[0].is_empty
 
 
 def warp_exposures(
