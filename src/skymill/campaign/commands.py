@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from skymill.data.errors import MissingInputError, SkymillError
+from skymill.engine.graph import GraphRequest
 
 __all__ = ["Command", "CommandError", "perform"]
 
@@ -20,11 +21,12 @@ class CommandError(SkymillError, RuntimeError):
 class Command:
     """One command.
 
-    ``words`` is what a user would type; ``call``, if given, does it instead of the command;
-    ``note`` says what it is for.
+    ``words`` is what a user would type; ``call``, if given, does it instead of the command, and
+    ``request`` is run by the engine; ``note`` says what it is for.
     """
 
     words: tuple[str, ...]
+    request: GraphRequest | None = None
     call: Callable[[], None] | None = None
     note: str = ""
 
