@@ -104,8 +104,8 @@ def cosmic_rays(image, x, y, angle, length, charge, wander, normal):
             b = normal[(used + 1) % normal.size]
             c = normal[(used + 2) % normal.size]
             used += 3
-            i = int(math.floor(px + 0.35 * a + 0.5))
-            j = int(math.floor(py + 0.35 * b + 0.5))
+            i = math.floor(px + 0.35 * a + 0.5)
+            j = math.floor(py + 0.35 * b + 0.5)
             if 0 <= i < nx and 0 <= j < ny:
                 image[j, i] += max(each * (1.0 + 0.3 * b), 0.0)
             direction += wander[t] * c

@@ -101,8 +101,8 @@ def add_stamps(stamps, x, y, image):
     ny, nx = image.shape
     n, size, _ = stamps.shape
     for s in range(n):
-        x0 = int(math.floor(x[s])) - size // 2
-        y0 = int(math.floor(y[s])) - size // 2
+        x0 = math.floor(x[s]) - size // 2
+        y0 = math.floor(y[s]) - size // 2
         i0, i1 = max(0, -x0), min(size, nx - x0)
         j0, j1 = max(0, -y0), min(size, ny - y0)
         if i1 <= i0:

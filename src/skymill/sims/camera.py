@@ -174,7 +174,7 @@ def ccd_sources(
     column = f"mag_{band}"
     magnitude = np.concatenate([np.asarray(stars[column]), np.asarray(galaxies[column])])
     flux = 10.0 ** (0.4 * (pointing.zero_point - magnitude))
-    rough_x, rough_y, near = _near_ccd(ra, dec, wcs, flux)
+    near = _near_ccd(ra, dec, wcs, flux)
     is_star = np.arange(ra.size) < len(stars)
     keep = np.flatnonzero(near)
     x, y = wcs.sky_to_pixel(ra=ra[keep], dec=dec[keep])
@@ -205,8 +205,8 @@ def ccd_sources(
 
 def _near_ccd(
     ra: Float64Array, dec: Float64Array, wcs: FitsWcs, flux: Float64Array
-) -> tuple[Float64Array, Float64Array, NDArray[np.bool_]]:
-    """Positions by a local linear map (good to some pixels) and who may reach the CCD."""
+) -> NDArray[np.bool_]:
+    """Who may reach the CCD, by a local linear map that is good to some pixels."""
     ra0, dec0 = wcs.pixel_to_sky(x=[1023.5], y=[2047.5])
     jac = local_jacobian(wcs, x=[1023.5], y=[2047.5])[0]
     east = ((ra - ra0[0] + 180.0) % 360.0 - 180.0) * np.cos(np.radians(dec)) * 3600.0
@@ -214,14 +214,13 @@ def _near_ccd(
     x, y = np.linalg.inv(jac) @ np.stack([east, north]) + np.array([[1023.5], [2047.5]])
     margin = np.where(flux > 2e5, 600.0, 150.0) + 60.0
     close = np.abs(dec - dec0[0]) < 2.0
-    near = (
+    return np.asarray(
         close
         & (x > -margin)
         & (x < CCD_SHAPE[1] + margin)
         & (y > -margin)
         & (y < CCD_SHAPE[0] + margin)
     )
-    return x, y, near
 
 
 def _galaxy_matrices(galaxies: Any, index: NDArray[np.int64]) -> Float64Array:

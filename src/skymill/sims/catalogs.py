@@ -6,6 +6,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from skymill.data.tables import load_schema
 from skymill.data.units import njy_from_magnitude
 from skymill.sims.scene import Scene
 
@@ -99,7 +100,7 @@ def gaia_catalogue(scene: Scene, rng: np.random.Generator) -> Table:
     flux_err = flux * np.hypot(0.0005, 0.001 * 10 ** (0.3 * (m - 17.0)))
     _add_flux(table, "phot_g_mean", flux, flux_err, rng)
     table["is_star"] = np.ones(n, bool)
-    return table
+    return load_schema("refcat").apply(table)
 
 
 def ps1_catalogue(scene: Scene, rng: np.random.Generator) -> Table:
@@ -151,7 +152,7 @@ def ps1_catalogue(scene: Scene, rng: np.random.Generator) -> Table:
         absent = rng.random(n) < 0.01
         _add_flux(table, b, np.where(absent, np.nan, flux), flux_err, rng)
     table["is_star"] = is_star[keep]
-    return table
+    return load_schema("refcat").apply(table)
 
 
 def _add_flux(

@@ -154,7 +154,8 @@ def ccd_number(name: str) -> int:
 @dataclass(frozen=True)
 class CrosstalkTerm:
     """Signal that one amplifier leaks into another: ``coefficient`` times the source's ADU, and
-    above ``onset`` the polynomial p0 s + p1 s^2 + p2 s^3."""
+    above ``onset`` the polynomial p0 s + p1 s^2 + p2 s^3.
+    """
 
     source: int
     source_amp: str

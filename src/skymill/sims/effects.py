@@ -39,11 +39,13 @@ Float32Array = NDArray[np.float32]
 
 _FRINGE_AMPLITUDE = {"z": 0.006, "Y": 0.02}
 _BIAS_LEVEL = 2000.0
+#: Full well over the saturation of the header: every amplifier then reads above SATURAT when full.
+_FULL_WELL = 1.06
 
 
 def _focal_axes(ccd: CcdFacts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Focal-plane x of the columns and y of the rows, in units of 225 mm."""
-    x, y = ccd.focal_position(x=np.arange(CCD_SHAPE[1]), y=np.arange(CCD_SHAPE[0]))
+    x, y = ccd.focal_position(x=np.arange(float(CCD_SHAPE[1])), y=np.arange(float(CCD_SHAPE[0])))
     return x / 225.0, y / 225.0
 
 
@@ -227,7 +229,7 @@ def detect_charge(
         well = np.empty(CCD_SHAPE[1])
         for amp in ccd.amps:
             gain = amp.gain if options.gain else 1.0
-            well[amp.box[0] : amp.box[0] + amp.box[2]] = amp.saturation * gain * 1.02
+            well[amp.box[0] : amp.box[0] + amp.box[2]] = amp.saturation * gain * _FULL_WELL
         record["n_saturated"] = int(kernels.bleed(image, well))
     return image, record
 

@@ -49,7 +49,7 @@ def _efficiency_grid(redshift: float) -> Float64Array:
     comoving = COSMOLOGY.comoving_distance(source).value
     lens = COSMOLOGY.comoving_distance(redshift).value
     d_ls = (comoving - lens) / (1.0 + source)
-    return np.where(_GRID_Z > redshift, np.maximum(d_ls / d_s, 0.0), 0.0)
+    return np.where(redshift < _GRID_Z, np.maximum(d_ls / d_s, 0.0), 0.0)
 
 
 def lensing_efficiency(redshift: float, source_redshift: ArrayLike) -> Float64Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from astropy.table import Table
 
 from skymill.data.errors import ConfigError
 from skymill.data.options import check_range, option
+from skymill.data.tables import load_schema
 from skymill.sims import camera, catalogs
 from skymill.sims.camera import InstrumentOptions, Pointing
 from skymill.sims.detector import ccd_facts
@@ -27,6 +30,9 @@ from skymill.sims.scene import Scene, SceneOptions, make_scene, sky_positions
 from skymill.sims.sky_tables import BANDS
 
 __all__ = ["PRESETS", "SurveyOptions", "plan_pointings", "simulate_survey", "survey_preset"]
+
+
+_EFFECTS = InstrumentOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,25 +47,28 @@ class SurveyOptions:
     name: str = option("SIM", "OBJECT of the exposures")
     bands: tuple[str, ...] = option(("g", "r", "i"), "bands")
     visits: tuple[int, ...] = option((2, 4, 2), "exposures in each band")
-    exposure_times: tuple[float, ...] = option((500.0, 600.0, 600.0), "seconds in each band")
+    exposure_times: tuple[float, ...] = option((600.0, 900.0, 900.0), "seconds in each band")
     ccds: tuple[int, ...] = option((28, 29, 35, 36), "CCDNUM of the simulated CCDs")
     zeros: int = option(5, "zero frames")
     flats: int = option(3, "dome flats in each band")
-    seeing: float = option(0.85, "median FWHM of the PSF in r", unit="arcsec")
-    dither: float = option(70.0, "largest offset between exposures, in x and y", unit="arcsec")
+    seeing: float = option(0.80, "median FWHM of the PSF in r at airmass 1.3", unit="arcsec")
+    dither: float = option(85.0, "largest offset between exposures, in x and y", unit="arcsec")
     depth: float = option(25.5, "faintest galaxy that is drawn, i band", unit="mag")
     galaxy_density: float = option(1.0, "galaxies relative to the real sky")
     star_density: float = option(1.0, "stars relative to the sky at galactic latitude 42 deg")
     mjd: int = option(58533, "night of the observations (a day in Chile)", unit="d")
     first_number: int = option(830001, "EXPNUM of the first frame")
     compressed: bool = option(True, "write .fits.fz instead of .fits")
-    effects: InstrumentOptions = option(InstrumentOptions(), "effects of the instrument")
+    effects: InstrumentOptions = field(
+        default=_EFFECTS, metadata={"doc": "effects of the instrument", "unit": ""}
+    )
 
     def __post_init__(self) -> None:
         check_range(self, "seeing", low=0.3, high=5.0)
         check_range(self, "dither", low=0.0, high=600.0)
         check_range(self, "zeros", low=0)
         check_range(self, "flats", low=0)
+        object.__setattr__(self, "bands", tuple("Y" if b == "y" else b for b in self.bands))
         unknown = [b for b in self.bands if b not in BANDS]
         if unknown or not self.bands:
             raise ConfigError(f"bands must be among {', '.join(BANDS)}; got {self.bands}")
@@ -97,18 +106,20 @@ class SurveyOptions:
         )  # fmt: skip
 
 
-#: Sizes that the demonstration uses.
+#: Sizes that the demonstration uses; `full` is the default of every field.
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "small": {
-        "ccds": (28, 35), "visits": (1, 3, 1), "exposure_times": (600.0, 600.0, 600.0),
-        "zeros": 3, "flats": 2,
-    },
+    "small": {"ccds": (28, 35), "visits": (1, 3, 1), "zeros": 3, "flats": 2},
     "tiny": {
-        "ccds": (35,), "bands": ("r",), "visits": (2,), "exposure_times": (200.0,), "zeros": 1,
-        "flats": 1, "depth": 23.0,
+        "ccds": (35,),
+        "bands": ("r",),
+        "visits": (2,),
+        "exposure_times": (200.0,),
+        "zeros": 1,
+        "flats": 1,
+        "depth": 23.0,
     },
-}  # fmt: skip
+}
 
 
 def survey_preset(size: str, **changes: Any) -> SurveyOptions:
@@ -166,6 +177,20 @@ def plan_pointings(options: SurveyOptions) -> list[Pointing]:
     return out
 
 
+def _dither(k: int, visits: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Offset of exposure k in units of the largest, in [-1, 1].
+
+    The offsets of a band are evenly spaced in x and in y (a Latin square), so that the gap between
+    two CCDs falls on another place in each exposure.
+    """
+    if visits == 1:
+        return 0.6, -0.5
+    steps = np.linspace(-0.95, 0.95, visits)
+    order = np.argsort((np.arange(visits) * 2 + 1) % (visits + 1 - visits % 2), kind="stable")
+    jitter = rng.uniform(-0.05, 0.05, 2)
+    return float(steps[k] + jitter[0]), float(steps[order[k]] + jitter[1])
+
+
 def _plan_one(
     options: SurveyOptions,
     band: str,
@@ -178,11 +203,9 @@ def _plan_one(
 ) -> Pointing:
     k, visits, total = count
     effects = options.effects
-    # Dithers on a ring, so that no gap of one exposure is a gap of the next.
-    angle = 2 * np.pi * (k + 0.5 * rng.random()) / max(visits, 1) + 0.7
-    radius = options.dither * (0.5 + 0.5 * rng.random()) if total > 1 else 0.0
+    east, north = _dither(k, visits, rng) if total > 1 else (0.0, 0.0)
     ra, dec = sky_positions(
-        np.array([radius * np.cos(angle)]), np.array([radius * np.sin(angle)]),
+        np.array([east * options.dither]), np.array([north * options.dither]),
         ra0=options.ra, dec0=options.dec,
     )  # fmt: skip
     ra0, dec0 = aim_at(ra=float(ra[0]), dec=float(dec[0]), focal_x=focal[0], focal_y=focal[1])
@@ -246,23 +269,84 @@ def _calibration_heads(options: SurveyOptions) -> list[ExposureHead]:
     return out
 
 
+# The scene of this process; workers make it again from the seed or inherit it by fork.
 _scene: Scene | None = None
 
 
-def _run_job(job: tuple[Any, ...]) -> list[dict[str, Any]]:
-    kind, item, options, path = job
-    if path.exists():
-        # Made by a run that was interrupted later: only its truth is wanted again.
-        pass
-    if kind == "object":
+@dataclass(frozen=True)
+class _Job:
+    """One raw file to make."""
+
+    head: ExposureHead
+    pointing: Pointing | None
+    options: SurveyOptions
+    path: Path
+    record_path: Path
+
+
+def _set_scene(options: SurveyOptions) -> None:
+    global _scene
+    if _scene is None or _scene.options != options.scene_options():
+        _scene = make_scene(options.scene_options(), np.random.default_rng([options.seed, 1]))
+
+
+def _run_job(job: _Job) -> None:
+    """Make one file, then note its truth: a file with its record is complete."""
+    options, head = job.options, job.head
+    records: list[dict[str, Any]] = []
+    if job.pointing is not None:
+        _set_scene(options)
         assert _scene is not None
-        return camera.simulate_exposure(_scene, item, options.ccds, options.effects, path)
-    seed = int(np.random.default_rng([options.seed, 3, item.number]).integers(2**31))
-    if kind == "zero":
-        camera.simulate_zero(item, options.ccds, options.effects, path, seed=seed)
+        records = camera.simulate_exposure(
+            _scene, job.pointing, options.ccds, options.effects, job.path
+        )
     else:
-        camera.simulate_flat(item, options.ccds, options.effects, path, seed=seed)
-    return []
+        seed = int(np.random.default_rng([options.seed, 3, head.number]).integers(2**31))
+        make = camera.simulate_zero if head.kind == "zero" else camera.simulate_flat
+        make(head, options.ccds, options.effects, job.path, seed=seed)
+    write_bytes(json.dumps(records).encode(), job.record_path)
+
+
+def _plan_jobs(root: Path, options: SurveyOptions, pointings: list[Pointing]) -> list[_Job]:
+    suffix = ".fits.fz" if options.compressed else ".fits"
+    out = []
+    for pointing, head in [(p, p.head) for p in pointings] + [
+        (None, h) for h in _calibration_heads(options)
+    ]:
+        folder = "calib" if pointing is None else "raws"
+        name = f"DECam_{head.number:08d}"
+        out.append(
+            _Job(
+                head,
+                pointing,
+                options,
+                root / folder / f"{name}{suffix}",
+                root / "truth" / "frames" / f"{name}.json",
+            )
+        )
+    return out
+
+
+def _run_all(
+    jobs: list[_Job], options: SurveyOptions, processes: int, report: Callable[[_Job], None]
+) -> None:
+    if processes <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            _run_job(job)
+            report(job)
+        return
+    # Forking a process that has threads can deadlock; without threads it saves the start-up.
+    method = "fork" if threading.active_count() == 1 else "spawn"
+    with ProcessPoolExecutor(
+        min(processes, len(jobs)),
+        mp_context=get_context(method),
+        initializer=_set_scene,
+        initargs=(options,),
+    ) as pool:
+        futures = {pool.submit(_run_job, job): job for job in jobs}
+        for future in as_completed(futures):
+            future.result()
+            report(futures[future])
 
 
 def simulate_survey(
@@ -277,7 +361,8 @@ def simulate_survey(
     Writes ``raws/`` (science exposures), ``calib/`` (raw zeros and dome flats, and
     ``brighter_fatter_kernel.npy``), ``refcats/{gaia,ps1}.parquet`` and, in a folder of their own
     that nothing but a report may read, ``truth/{stars,galaxies,halos,exposures,ccds}.parquet`` and
-    ``truth/options.json``. The same options make the same files.
+    ``truth/options.json``. The same options make the same files, whatever the number of processes.
+    Called again with the same options it makes only what is missing.
 
     Parameters
     ----------
@@ -295,37 +380,35 @@ def simulate_survey(
     dict
         ``raws`` and ``calibs`` (lists of paths), ``scene``.
     """
-    global _scene
     root = Path(directory)
-    scene = make_scene(options.scene_options(), np.random.default_rng([options.seed, 1]))
-    pointings, heads = plan_pointings(options), _calibration_heads(options)
-    suffix = ".fits.fz" if options.compressed else ".fits"
-    jobs: list[tuple[Any, ...]] = [
-        ("object", p, options, root / "raws" / f"DECam_{p.head.number:08d}{suffix}")
-        for p in pointings
-    ]
-    jobs += [(h.kind, h, options, root / "calib" / f"DECam_{h.number:08d}{suffix}") for h in heads]
-    _scene = scene
-    records: list[dict[str, Any]] = []
-    if processes > 1:
-        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-            for done, (job, part) in enumerate(
-                zip(jobs, pool.map(_run_job, jobs), strict=True), start=1
-            ):
-                records += part
-                if progress:
-                    progress(done, len(jobs), job[3].name)
-    else:
-        for done, job in enumerate(jobs, start=1):
-            records += _run_job(job)
-            if progress:
-                progress(done, len(jobs), job[3].name)
-    _scene = None
+    _set_scene(options)
+    scene = _scene
+    assert scene is not None
+    pointings = plan_pointings(options)
+    jobs = _plan_jobs(root, options, pointings)
+    text = json.dumps(asdict(options), indent=1)
+    noted = root / "truth" / "options.json"
+    same = noted.exists() and noted.read_text() == text
+    if not same:
+        for job in jobs:
+            job.record_path.unlink(missing_ok=True)
+        write_bytes(text.encode(), noted)
+    missing = [j for j in jobs if not (j.path.exists() and j.record_path.exists())]
+    done = len(jobs) - len(missing)
+
+    def report(job: _Job) -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, len(jobs), job.path.name)
+
+    _run_all(missing, options, processes, report)
+    records = [r for j in jobs for r in json.loads(j.record_path.read_text())]
     _write_catalogues(root, scene, options)
-    _write_truth(root / "truth", scene, options, pointings, records)
+    _write_truth(root / "truth", scene, pointings, records)
     return {
-        "raws": [j[3] for j in jobs if j[0] == "object"],
-        "calibs": [j[3] for j in jobs if j[0] != "object"],
+        "raws": [j.path for j in jobs if j.pointing is not None],
+        "calibs": [j.path for j in jobs if j.pointing is None],
         "scene": scene,
     }
 
@@ -335,40 +418,53 @@ def _write_catalogues(root: Path, scene: Scene, options: SurveyOptions) -> None:
     ps1 = catalogs.ps1_catalogue(scene, np.random.default_rng([options.seed, 5]))
     write_parquet(gaia, root / "refcats" / "gaia.parquet")
     write_parquet(ps1, root / "refcats" / "ps1.parquet")
-    (root / "calib").mkdir(parents=True, exist_ok=True)
-    np.save(root / "calib" / "brighter_fatter_kernel.npy", -brighter_fatter_kernel())
+    stream = io.BytesIO()
+    np.save(stream, -brighter_fatter_kernel())
+    write_bytes(stream.getvalue(), root / "calib" / "brighter_fatter_kernel.npy")
+
+
+def _exposure_row(p: Pointing) -> dict[str, Any]:
+    return {
+        "visit": p.head.number,
+        "band": p.head.band,
+        "exposure_time": p.head.exposure_time,
+        "mjd": p.head.mjd,
+        "airmass": p.head.airmass,
+        "header_ra": p.head.ra,
+        "header_dec": p.head.dec,
+        "true_ra": float(p.optics.ra),
+        "true_dec": float(p.optics.dec),
+        "rotation": p.optics.rotation,
+        "stretch": p.optics.stretch,
+        "shear": p.optics.shear,
+        "zero_point": p.zero_point,
+        "njy_per_electron": p.njy_per_electron,
+        "transparency": p.transparency,
+        "sky_brightness": p.sky,
+        "sky_electrons": p.sky_electrons,
+        "psf_profile": p.psf.profile,
+        "psf_beta": p.psf.beta,
+        "psf_fwhm": np.array(p.psf.fwhm),
+        "psf_g1": np.array(p.psf.g1),
+        "psf_g2": np.array(p.psf.g2),
+    }
 
 
 def _write_truth(
-    folder: Path,
-    scene: Scene,
-    options: SurveyOptions,
-    pointings: list[Pointing],
-    records: list[dict[str, Any]],
+    folder: Path, scene: Scene, pointings: list[Pointing], records: list[dict[str, Any]]
 ) -> None:
-    write_parquet(scene.stars, folder / "stars.parquet")
-    write_parquet(scene.galaxies, folder / "galaxies.parquet")
-    write_parquet(scene.halo_table(), folder / "halos.parquet")
-    rows = []
-    for p in pointings:
-        rows.append(
-            {
-                "visit": p.head.number, "band": p.head.band, "exposure_time": p.head.exposure_time,
-                "mjd": p.head.mjd, "airmass": p.head.airmass, "header_ra": p.head.ra,
-                "header_dec": p.head.dec, "true_ra": p.optics.ra, "true_dec": p.optics.dec,
-                "rotation": p.optics.rotation, "stretch": p.optics.stretch,
-                "zero_point": p.zero_point, "njy_per_electron": p.njy_per_electron,
-                "transparency": p.transparency, "sky_mag": p.sky, "sky_electrons": p.sky_electrons,
-                "psf_profile": p.psf.profile, "psf_beta": p.psf.beta,
-                "psf_fwhm": json.dumps(p.psf.fwhm), "psf_g1": json.dumps(p.psf.g1),
-                "psf_g2": json.dumps(p.psf.g2),
-            }
-        )  # fmt: skip
-    write_parquet(Table(rows=rows), folder / "exposures.parquet")
-    if records:
-        write_parquet(Table(rows=records), folder / "ccds.parquet")
-    text = json.dumps(asdict(options), indent=1)
-    write_bytes(text.encode(), folder / "options.json")
+    tables = {
+        "stars": scene.stars,
+        "galaxies": scene.galaxies,
+        "halos": scene.halo_table(),
+        "exposures": Table(rows=[_exposure_row(p) for p in pointings]),
+        "ccds": Table(rows=records),
+    }
+    for name, table in tables.items():
+        if len(table.colnames):
+            write_parquet(
+                load_schema(f"truth_{name}").apply(table.copy()), folder / f"{name}.parquet"
+            )
 
 
 def write_parquet(table: Table, path: Path) -> None:
