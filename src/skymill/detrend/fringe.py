@@ -33,10 +33,12 @@ class FringeOptions:
         check_range(self, "iterations", low=1, high=100)
 
 
-def bin_median(
+def bin_mean(
     image: NDArray[np.float32], usable: NDArray[np.bool_], size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Median of the usable pixels of each square bin.
+    """Mean of the usable pixels of each square bin.
+
+    The mean, not the median: the median of a pattern with noise is not that of the pattern alone.
 
     Parameters
     ----------
@@ -50,24 +52,17 @@ def bin_median(
     Returns
     -------
     values : (ny // size, nx // size) float64
-        Medians; 0 where not valid.
+        Means; 0 where not valid.
     valid : (ny // size, nx // size) bool
         Bins with at least half of their pixels.
     """
     ny, nx = image.shape[0] // size, image.shape[1] // size
-    view = image[: ny * size, : nx * size].reshape(ny, size, nx, size)
-    good = usable[: ny * size, : nx * size].reshape(ny, size, nx, size)
-    count = good.sum(axis=(1, 3))
+    filled = np.where(usable, image, np.float32(0.0))[: ny * size, : nx * size]
+    good = usable[: ny * size, : nx * size]
+    count = good.reshape(ny, size, nx, size).sum(axis=(1, 3))
+    total = filled.reshape(ny, size, nx, size).sum(axis=(1, 3), dtype=np.float64)
     valid = 2 * count >= size * size
-    filled = np.where(good, view, np.float32(np.inf))
-    ordered = np.sort(filled.transpose(0, 2, 1, 3).reshape(ny, nx, size * size), axis=-1)
-    low = np.maximum((count - 1) // 2, 0)[..., None]
-    high = np.minimum(count // 2, size * size - 1)[..., None]
-    middle = 0.5 * (
-        np.take_along_axis(ordered, low, -1)[..., 0].astype(np.float64)
-        + np.take_along_axis(ordered, high, -1)[..., 0]
-    )
-    return np.where(valid, np.where(np.isfinite(middle), middle, 0.0), 0.0), valid
+    return np.where(valid, total / np.maximum(count, 1), 0.0), valid
 
 
 def remove_smooth(
@@ -117,8 +112,8 @@ def fit_fringe_amplitude(
     options = options or FringeOptions()
     usable = (planes.mask & np.int32(int(_UNUSED))) == 0
     usable &= (fringe.mask & np.int32(int(UNUSABLE))) == 0
-    data, valid = bin_median(planes.image, usable, options.bin_size)
-    pattern, _ = bin_median(fringe.image, usable, options.bin_size)
+    data, valid = bin_mean(planes.image, usable, options.bin_size)
+    pattern, _ = bin_mean(fringe.image, usable, options.bin_size)
     width = max(options.filter_size // options.bin_size, 3) | 1
     use, amplitude, sigma = valid.copy(), 0.0, np.inf
     for _ in range(options.iterations):

@@ -31,7 +31,7 @@ def prediction_weights(psf_sigma: float, max_gap: int = _MAX_GAP) -> NDArray[np.
     -------
     (max_gap, max_gap, 4) float32
         ``[gap - 1, place in the gap, neighbour]``: the linear prediction of least error for a
-        field of stars (covariance of a Gaussian of twice the PSF's variance) with 2 % of noise,
+        field of stars (covariance of a Gaussian of twice the PSF's variance) with 0.2 % of noise,
         scaled so that a constant background stays what it is.
 
     References
@@ -45,7 +45,7 @@ def prediction_weights(psf_sigma: float, max_gap: int = _MAX_GAP) -> NDArray[np.
 
     for gap in range(1, max_gap + 1):
         near = np.array([-2.0, -1.0, gap, gap + 1.0])
-        matrix = covariance(near[:, None] - near[None, :]) + 0.02 * np.eye(4)
+        matrix = covariance(near[:, None] - near[None, :]) + 0.002 * np.eye(4)
         inverse = np.linalg.inv(matrix)
         for place in range(gap):
             right = covariance(near - place)

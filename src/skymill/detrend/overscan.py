@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
+from skymill.data.images import PixelPlanes
 from skymill.data.masks import MaskPlane
 from skymill.data.options import check_choice, option
 from skymill.detrend._isr_kernels import row_levels, trim_amplifier
 from skymill.detrend.amplifiers import Amplifier, pack_sections, trimmed_shape
 
-__all__ = ["OverscanOptions", "TrimmedFrame", "subtract_overscan"]
+__all__ = ["OverscanOptions", "TrimmedFrame", "subtract_overscan", "trimmed_planes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,3 +107,25 @@ def subtract_overscan(
         bit = np.int32(int(MaskPlane.SAT))
         trim_amplifier(raw, sections[i], levels[i], np.float64(amp.saturation), bit, image, mask)
     return TrimmedFrame(image=image, mask=mask, levels=levels, read_noise=noise)
+
+
+def trimmed_planes(frame: TrimmedFrame, amplifiers: Sequence[Amplifier]) -> PixelPlanes:
+    """A trimmed frame as planes, with the read noise as variance.
+
+    Parameters
+    ----------
+    frame : TrimmedFrame
+        From `subtract_overscan`.
+    amplifiers : sequence of Amplifier
+        The same amplifiers.
+
+    Returns
+    -------
+    PixelPlanes
+        Image and mask of the frame; variance is the square of the read noise [adu2].
+    """
+    variance = np.zeros(frame.image.shape, np.float32)
+    for amp, measured in zip(amplifiers, frame.read_noise, strict=True):
+        noise = measured if measured > 0 else amp.read_noise / amp.gain
+        variance[amp.box.y0 : amp.box.y1, amp.box.x0 : amp.box.x1] = noise**2
+    return PixelPlanes(frame.image, variance, frame.mask, unit="adu")
