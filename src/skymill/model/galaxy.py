@@ -1,0 +1,324 @@
+"""Galaxy models: exponential, de Vaucouleurs and their composite, convolved with the PSF."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skymill.data.options import check_range, option
+from skymill.data.protocols import Psf
+from skymill.model._galaxy_kernels import fit_composite, fit_galaxies, fit_mixture
+from skymill.model.profiles import DEV, EXP, Profile
+
+__all__ = [
+    "CompositeFlux",
+    "GalaxyFit",
+    "GalaxyOptions",
+    "PsfMixtures",
+    "composite_fluxes",
+    "fit_profile",
+    "psf_mixtures",
+]
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalaxyOptions:
+    """How galaxies are fitted."""
+
+    components: int = option(3, "Gaussians of the PSF's mixture")
+    psf_cell: int = option(200, "distance over which the PSF's mixture is shared", unit="pixel")
+    min_radius: float = option(0.05, "smallest half-light radius", unit="pixel")
+    max_radius: float = option(100.0, "largest half-light radius", unit="pixel")
+
+    def __post_init__(self) -> None:
+        check_range(self, "components", low=2, high=5)
+        check_range(self, "psf_cell", low=10)
+        check_range(self, "min_radius", low=0.0, low_open=True)
+        check_range(self, "max_radius", low=1.0)
+
+
+@dataclass
+class PsfMixtures:
+    """The PSF as a mixture of Gaussians at nodes of a grid.
+
+    Parameters
+    ----------
+    node : (n,) int64
+        Node of each source; -1 where the PSF has no value.
+    amplitudes : (m, k) float64
+        Fluxes of the Gaussians.
+    covariances : (m, k, 3) float64 [pixel2]
+        Their covariances xx, yy, xy.
+    scale : (m,) float64
+        Flux that the mixture finds for a star of unit flux: model fluxes are divided by it, so
+        that they agree with PSF fluxes for stars.
+    """
+
+    node: IntArray
+    amplitudes: Float64Array
+    covariances: Float64Array
+    scale: Float64Array
+
+
+@dataclass
+class GalaxyFit:
+    """One profile fitted to n sources.
+
+    Parameters
+    ----------
+    flux, flux_err : (n,) float64 [image unit]
+        Total flux and its error at fixed shape.
+    shape : (n, 3) float64 [pixel2]
+        Covariance-like matrix xx, yy, xy of the profile before the PSF: the half-light ellipse.
+    chi2 : (n,) float64
+        Objective at the minimum.
+    iterations : (n,) int64
+        Evaluations of the model.
+    flags : (n,) uint32
+        `MeasureFlag`.
+    """
+
+    flux: Float64Array
+    flux_err: Float64Array
+    shape: Float64Array
+    chi2: Float64Array
+    iterations: IntArray
+    flags: NDArray[np.uint32]
+
+    @property
+    def radius(self) -> Float64Array:
+        """(n,) float64 [pixel] Geometric mean of the half-light ellipse's semi-axes."""
+        det = self.shape[:, 0] * self.shape[:, 1] - self.shape[:, 2] ** 2
+        return np.asarray(np.maximum(det, 0.0) ** 0.25)
+
+
+@dataclass
+class CompositeFlux:
+    """The best sum of an exponential and a de Vaucouleurs profile of given shapes.
+
+    Parameters
+    ----------
+    flux, flux_err : (n,) float64 [image unit]
+        Total flux and its error at fixed shape.
+    fraction : (n,) float64
+        Share of the de Vaucouleurs profile.
+    flags : (n,) uint32
+        `MeasureFlag`.
+    """
+
+    flux: Float64Array
+    flux_err: Float64Array
+    fraction: Float64Array
+    flags: NDArray[np.uint32]
+
+
+def psf_mixtures(
+    psf: Psf, *, x: Float64Array, y: Float64Array, options: GalaxyOptions = GalaxyOptions()
+) -> PsfMixtures:
+    """Fit mixtures to the PSF at the nodes of a grid that lie next to the sources.
+
+    Parameters
+    ----------
+    psf : Psf
+        The model.
+    x, y : (n,) float64 [pixel]
+        Positions in the coordinates of the PSF.
+    options : GalaxyOptions
+        Components and width of the grid.
+
+    Returns
+    -------
+    PsfMixtures
+        Mixtures and the node of each source.
+    """
+    cell = options.psf_cell
+    keys = np.stack([np.floor(x / cell), np.floor(y / cell)], axis=1).astype(np.int64)
+    unique, first, node = np.unique(
+        keys.reshape(-1, 2), axis=0, return_index=True, return_inverse=True
+    )
+    # The place of the first source of a cell: its PSF exists, that of the cell's middle may not.
+    n = unique.shape[0]
+    amplitudes = np.empty((n, options.components))
+    covariances, scale = np.empty((n, options.components, 3)), np.empty(n)
+    if n:
+        stamps = np.ascontiguousarray(psf.draw(x=x[first], y=y[first]), np.float64)
+        known = np.isfinite(stamps).all(axis=(1, 2)) & (stamps.sum(axis=(1, 2)) > 0)
+        fit_mixture(
+            np.where(known[:, None, None], stamps, 1.0),
+            options.components,
+            60,
+            amplitudes,
+            covariances,
+            scale,
+        )
+        node = np.where(known[node.ravel()], node.ravel(), -1)
+    return PsfMixtures(
+        node=np.asarray(node, np.int64).ravel(),
+        amplitudes=amplitudes,
+        covariances=covariances,
+        scale=scale,
+    )
+
+
+def fit_profile(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    good: NDArray[np.bool_],
+    *,
+    x: Float64Array,
+    y: Float64Array,
+    half: IntArray,
+    psf: PsfMixtures,
+    start: Float64Array,
+    profile: Profile,
+    options: GalaxyOptions = GalaxyOptions(),
+) -> GalaxyFit:
+    """Fit a profile with free ellipse and flux at each position.
+
+    Parameters
+    ----------
+    image, variance : (ny, nx) float32
+        Pixels, or a sheet of stamps.
+    good : (ny, nx) bool
+        Pixels that may be used.
+    x, y : (n,) float64 [pixel]
+        Centres, held fixed.
+    half : (n,) int64 [pixel]
+        Half width of the window of each source.
+    psf : PsfMixtures
+        The PSF at the sources.
+    start : (n, 3) float64 [pixel2]
+        First guess of the half-light ellipse xx, yy, xy.
+    profile : Profile
+        What is fitted.
+    options : GalaxyOptions
+        Limits of the radius.
+
+    Returns
+    -------
+    GalaxyFit
+        Least squares with equal weights (the mean variance of the window), so that bright parts
+        do not weigh by their own noise; a weak prior on size and ellipse decides where the data
+        do not.
+
+    References
+    ----------
+    Hogg & Lang 2013, PASP 125, 719; Bosch et al. 2018, PASJ 70, S5, section 4.9.
+    """
+    n = x.size
+    out = GalaxyFit(
+        flux=np.empty(n),
+        flux_err=np.empty(n),
+        shape=np.empty((n, 3)),
+        chi2=np.empty(n),
+        iterations=np.empty(n, np.int64),
+        flags=np.zeros(n, np.uint32),
+    )
+    fit_galaxies(
+        image,
+        variance,
+        good,
+        x,
+        y,
+        half,
+        psf.node,
+        psf.amplitudes,
+        psf.covariances,
+        psf.scale,
+        profile.amplitudes,
+        profile.variances,
+        _cholesky(start, options),
+        np.log(options.min_radius),
+        np.log(options.max_radius),
+        out.flux,
+        out.flux_err,
+        out.shape,
+        out.chi2,
+        out.iterations,
+        out.flags,
+    )
+    return out
+
+
+def composite_fluxes(
+    image: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    good: NDArray[np.bool_],
+    *,
+    x: Float64Array,
+    y: Float64Array,
+    half: IntArray,
+    psf: PsfMixtures,
+    exp_shape: Float64Array,
+    dev_shape: Float64Array,
+    fraction: Float64Array | None = None,
+) -> CompositeFlux:
+    """Fit the sum of both profiles with fixed ellipses.
+
+    Parameters
+    ----------
+    image, variance : (ny, nx) float32
+        Pixels, or a sheet of stamps.
+    good : (ny, nx) bool
+        Pixels that may be used.
+    x, y : (n,) float64 [pixel]
+        Centres.
+    half : (n,) int64 [pixel]
+        Half width of the window of each source.
+    psf : PsfMixtures
+        The PSF at the sources.
+    exp_shape, dev_shape : (n, 3) float64 [pixel2]
+        Half-light ellipses xx, yy, xy of the two profiles.
+    fraction : (n,) float64, optional
+        Share of the de Vaucouleurs profile; fitted if omitted.
+
+    Returns
+    -------
+    CompositeFlux
+        Fluxes, errors, shares, flags.
+    """
+    n = x.size
+    share = np.zeros(n) if fraction is None else np.array(fraction, np.float64)
+    out = CompositeFlux(np.empty(n), np.empty(n), share, np.zeros(n, np.uint32))
+    fit_composite(
+        image,
+        variance,
+        good,
+        x,
+        y,
+        half,
+        psf.node,
+        psf.amplitudes,
+        psf.covariances,
+        psf.scale,
+        EXP.amplitudes,
+        EXP.variances,
+        np.ascontiguousarray(exp_shape),
+        DEV.amplitudes,
+        DEV.variances,
+        np.ascontiguousarray(dev_shape),
+        out.fraction,
+        fraction is None,
+        out.flux,
+        out.flux_err,
+        out.flags,
+    )
+    return out
+
+
+def _cholesky(start: Float64Array, options: GalaxyOptions) -> Float64Array:
+    """Parameters p of the half-light ellipses, within the limits of the radius."""
+    low, high = options.min_radius**2, options.max_radius**2
+    xx = np.clip(np.nan_to_num(start[:, 0], nan=1.0), low, high)
+    yy = np.clip(np.nan_to_num(start[:, 1], nan=1.0), low, high)
+    bound = 0.9 * np.sqrt(xx * yy)
+    xy = np.clip(np.nan_to_num(start[:, 2], nan=0.0), -bound, bound)
+    a = np.sqrt(xx)
+    b = xy / a
+    c = np.sqrt(np.maximum(yy - b * b, low))
+    return np.ascontiguousarray(np.stack([np.log(a), b, np.log(c)], axis=1))
