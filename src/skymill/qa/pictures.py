@@ -1,0 +1,179 @@
+"""Colour pictures of the sky, and the picture of a sky map."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from skymill.coadd.skymap import Tract
+from skymill.data.errors import DataError
+from skymill.data.options import check_choice, check_range, option
+
+__all__ = ["PictureOptions", "color_rgb", "draw_sky_map", "encode_png"]
+
+Float32Array = NDArray[np.float32]
+
+#: Factors that make a typical galaxy grey: the inverse of its flux in each band relative to r.
+BAND_WEIGHTS = {"u": 3.0, "g": 1.9, "r": 1.0, "i": 0.75, "z": 0.62, "Y": 0.58, "y": 0.58}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How fluxes become colours."""
+
+    style: str = option("lupton", "lupton: colours kept up to saturation; asinh: by channel")
+    softening: float = option(8.0, "strength Q of the compression of bright pixels")
+    stretch: float = option(4.0, "brightness where the compression begins", unit="sky sigma")
+    black: float = option(-1.0, "brightness of black", unit="sky sigma")
+
+    def __post_init__(self) -> None:
+        check_choice(self, "style", ("lupton", "asinh"))
+        check_range(self, "softening", low=0.0, low_open=True)
+        check_range(self, "stretch", low=0.0, low_open=True)
+
+
+def _sky_sigma(values: Float32Array) -> tuple[float, float]:
+    """Level and robust width of the fainter side of an image's histogram."""
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        return 0.0, 1.0
+    known = known[:: max(1, known.size // 200_000)]
+    level = float(np.median(known))
+    low = known[known <= level]
+    return level, 1.4826 * float(np.median(level - low)) or 1.0
+
+
+def color_rgb(
+    red: Float32Array,
+    green: Float32Array,
+    blue: Float32Array,
+    *,
+    bands: tuple[str, str, str] = ("i", "r", "g"),
+    options: PictureOptions = PictureOptions(),
+) -> NDArray[np.uint8]:
+    """Three images as colours.
+
+    Parameters
+    ----------
+    red, green, blue : (ny, nx) float32 [nJy]
+        Fluxes, the first row at the bottom; NaN shows black.
+    bands : (str, str, str)
+        Bands of the three, which weight them so that galaxies look neither red nor blue.
+    options : PictureOptions
+        Style and brightness.
+
+    Returns
+    -------
+    (ny, nx, 3) uint8
+        The first row at the *top*, as pictures are stored.
+
+    References
+    ----------
+    Lupton et al. 2004, PASP 116, 133.
+    """
+    if not red.shape == green.shape == blue.shape:
+        raise DataError(
+            f"the three images must have one shape; got {red.shape}, {green.shape}, {blue.shape}"
+        )
+    # The median over the picture is the sky: a picture needs no absolute zero.
+    planes = []
+    for plane, band in zip((red, green, blue), bands, strict=True):
+        level, _ = _sky_sigma(plane)
+        planes.append(np.nan_to_num((plane - level) * np.float32(BAND_WEIGHTS.get(band, 1.0))))
+    rgb = np.stack(planes, axis=-1)
+    void = ~(np.isfinite(red) | np.isfinite(green) | np.isfinite(blue))
+    luminance = rgb.mean(axis=-1)
+    _, sigma = _sky_sigma(np.where(void, np.float32(np.nan), luminance))
+    black = options.black * sigma
+    q, stretch = options.softening, options.stretch * sigma
+    # Asinh of the brightness, one at Q times ten stretches.
+    top = np.arcsinh(q * 100.0)
+    if options.style == "asinh":
+        out = np.arcsinh(q * np.maximum(rgb - black, 0) / (q * stretch)) / top * 2
+    else:
+        bright = np.maximum(luminance - black, 1e-6 * sigma)
+        factor = np.arcsinh(q * bright / (q * stretch)) / top * 2 / bright
+        out = np.maximum(rgb - black, 0) * factor[..., None]
+        peak = out.max(axis=-1, keepdims=True)
+        out = out / np.maximum(peak, 1.0)
+    out[void] = 0.0
+    return np.asarray(np.clip(out, 0, 1)[::-1] * 255 + 0.5, np.uint8)
+
+
+def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+    """A picture as the bytes of a PNG file.
+
+    Parameters
+    ----------
+    rgb : (ny, nx, 3) uint8
+        Colours, the first row at the top.
+
+    Returns
+    -------
+    bytes
+        The file.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb), "RGB").save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def draw_sky_map(
+    tract: Tract,
+    *,
+    ra: ArrayLike = (),
+    dec: ArrayLike = (),
+    title: str = "",
+) -> bytes:
+    """The patches of a tract with their numbers, North up and East left.
+
+    Parameters
+    ----------
+    tract : Tract
+        The tract.
+    ra, dec : (n, 4) float64 [deg], optional
+        Corners of CCDs to draw over it.
+    title : str
+        Title.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    figure = Figure(figsize=(8, 8))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    ras = np.asarray(ra, float).reshape(-1, 4)
+    decs = np.asarray(dec, float).reshape(-1, 4)
+    for corner_ra, corner_dec in zip(ras, decs, strict=True):
+        x, y = tract.sky_to_pixel(ra=corner_ra, dec=corner_dec)
+        axes.fill(x, y, color="tab:orange", alpha=0.08, linewidth=0)
+    for patch in tract.patches:
+        box = patch.inner_box
+        axes.plot(
+            [box.x0, box.x1, box.x1, box.x0, box.x0],
+            [box.y0, box.y0, box.y1, box.y1, box.y0],
+            color="0.4",
+            linewidth=0.6,
+        )
+        middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+        axes.text(*middle, str(patch.index), ha="center", va="center", fontsize=8)
+    axes.plot([tract.x], [tract.y], "+", color="tab:red", markersize=12)
+    axes.set(
+        xlim=(0, tract.box.x1),
+        ylim=(0, tract.box.y1),
+        aspect="equal",
+        xlabel="x (West) [pixel]",
+        ylabel="y (North) [pixel]",
+        title=title or f"tract {tract.index} {tract.name} at {tract.ra:.4f}, {tract.dec:+.4f} deg",
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

@@ -1,0 +1,168 @@
+"""Mosaics of the patches of a tract, and their colour picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from lsst.pex.config import Field, ListField
+from lsst.pipe.base import (
+    InputQuantizedConnection,
+    NoWorkFound,
+    OutputQuantizedConnection,
+    PipelineTask,
+    PipelineTaskConfig,
+    PipelineTaskConnections,
+    QuantumContext,
+    Struct,
+)
+from lsst.pipe.base import connectionTypes as cT
+
+from skymill.coadd.mosaic import assemble_mosaic, bin_image, central_patches, mosaic_box
+from skymill.coadd.skymap import Tract
+from skymill.data.images import Box
+from skymill.qa.pictures import PictureOptions, color_rgb, encode_png
+from skymill.tasks._options import options_field, to_options
+
+__all__ = ["ExportMosaicConfig", "ExportMosaicConnections", "ExportMosaicTask"]
+
+
+class ExportMosaicConnections(
+    PipelineTaskConnections,
+    dimensions=("skymap", "tract"),
+    defaultTemplates={"coaddName": "deep", "suffix": ""},
+):
+    """Datasets of `ExportMosaicTask`."""
+
+    coadds = cT.Input(
+        doc="Coadds of all bands and patches.",
+        name="{coaddName}Coadd_calexp",
+        storageClass="SkymillCoadd",
+        dimensions=("skymap", "tract", "patch", "band"),
+        multiple=True,
+        deferLoad=True,
+    )
+    skyMap = cT.Input(
+        doc="The sky map.",
+        name="skyMap",
+        storageClass="SkymillSkyMap",
+        dimensions=("skymap",),
+    )
+    mosaics = cT.Output(
+        doc="One image of the tract in each band.",
+        name="exportMosaic{suffix}",
+        storageClass="SkymillFits",
+        dimensions=("skymap", "tract", "band"),
+        multiple=True,
+    )
+    color = cT.Output(
+        doc="Colour picture.",
+        name="exportColor{suffix}",
+        storageClass="SkymillPicture",
+        dimensions=("skymap", "tract"),
+    )
+
+
+class ExportMosaicConfig(PipelineTaskConfig, pipelineConnections=ExportMosaicConnections):
+    """Options of `ExportMosaicTask`."""
+
+    width = Field[int](
+        dtype=int, default=6, doc="Patches along each side of the mosaic, in the middle; 0: all."
+    )
+    colorBands = ListField[str](
+        dtype=str,
+        default=["i", "r", "g"],
+        doc="Bands of the red, green and blue channel; missing ones are replaced by others.",
+    )
+    block = Field[int](dtype=int, default=2, doc="Pixels averaged for one of the picture.")
+    maxSize = Field[int](
+        dtype=int, default=6000, doc="Widest picture [pixel]: wider ones are averaged further."
+    )
+    picture = options_field(PictureOptions, "How fluxes become colours.")
+
+
+class ExportMosaicTask(PipelineTask):
+    """Put the patches of a tract side by side, one band after the other."""
+
+    ConfigClass = ExportMosaicConfig
+    _DefaultName = "exportMosaic"
+
+    def runQuantum(
+        self,
+        butlerQC: QuantumContext,
+        inputRefs: InputQuantizedConnection,
+        outputRefs: OutputQuantizedConnection,
+    ) -> None:
+        """Write each band's mosaic before the next is read; then the picture."""
+        inputs = butlerQC.get(inputRefs)
+        tract = inputs["skyMap"].tract(butlerQC.quantum.dataId["tract"])
+        targets = {str(ref.dataId["band"]): ref for ref in outputRefs.mosaics}
+        wanted = {p.index for p in central_patches(tract, self.config.width)}
+        by_band: dict[str, list[Any]] = {}
+        for handle in inputs["coadds"]:
+            if int(handle.dataId["patch"]) in wanted:
+                by_band.setdefault(str(handle.dataId["band"]), []).append(handle)
+        if not by_band:
+            raise NoWorkFound("no coadd lies within the mosaic; raise width")
+        present = {int(h.dataId["patch"]) for handles in by_band.values() for h in handles}
+        box = mosaic_box(tract.patch(k) for k in sorted(present))
+        small = {}
+        for band, handles in sorted(by_band.items()):
+            result = self.run(tract=tract, box=box, handles=handles)
+            small[band] = result.small
+            butlerQC.put(result.mosaic, targets[band])
+        butlerQC.put(self.draw(small), outputRefs.color)
+
+    def run(self, *, tract: Tract, box: Box, handles: list[Any]) -> Struct:
+        """The mosaic of one band.
+
+        Parameters
+        ----------
+        tract : Tract
+            The tract.
+        box : Box
+            Pixels of the tract that the mosaic shows.
+        handles : list of DeferredDatasetHandle
+            Coadds, read in turn.
+
+        Returns
+        -------
+        lsst.pipe.base.Struct
+            ``mosaic`` (FITS: image in nJy, mask) and ``small`` (binned pixels).
+        """
+        image, mask = assemble_mosaic((h.get() for h in handles), box)
+        header = tract.wcs.shifted(dx=box.x0, dy=box.y0).header
+        header["BUNIT"] = "nJy"
+        header["LTV1"], header["LTV2"] = -box.x0, -box.y0
+        primary = fits.PrimaryHDU(image, header=header)
+        planes = fits.CompImageHDU(mask, header=header, name="MASK", compression_type="RICE_1")
+        widest = max(box.shape)
+        block = max(self.config.block, -(-widest // self.config.maxSize))
+        return Struct(mosaic=fits.HDUList([primary, planes]), small=bin_image(image, block))
+
+    def draw(self, images: dict[str, np.ndarray]) -> bytes:
+        """The colour picture of the bands that exist.
+
+        Parameters
+        ----------
+        images : dict of str to (ny, nx) float32
+            Binned mosaics.
+
+        Returns
+        -------
+        bytes
+            A PNG file. A missing band is replaced by the nearest one that exists.
+        """
+        order = [b for b in "ugrizYy" if b in images] or sorted(images)
+        rank = {b: k for k, b in enumerate("ugrizYy")}
+        bands = tuple(
+            want
+            if want in images
+            else min(order, key=lambda b: abs(rank.get(b, 9) - rank.get(want, 9)))
+            for want in self.config.colorBands
+        )
+        red, green, blue = (images[b] for b in bands)
+        options = to_options(self.config.picture, PictureOptions)
+        named = (bands[0], bands[1], bands[2])
+        return encode_png(color_rgb(red, green, blue, bands=named, options=options))
