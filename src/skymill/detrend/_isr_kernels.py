@@ -225,12 +225,12 @@ def correct_rows(
     ``image`` holds ADU and becomes electrons. ``boxes`` are x0, y0, x1, y1 of the amplifiers;
     ``numbers`` their gain, read variance [electron2], linear limit [ADU], 1 / step of the table
     and lowest flat. ``terms`` are (victim, source, flip_x) within this CCD, of amplifiers that
-    read the same rows at the same time, with their ``coefficients``; ``signal`` is crosstalk from
+    read the same rows at the same time, with their ``coefficients`` (value, onset of
+    the non-linearity); ``signal`` is crosstalk from
     elsewhere. Arrays of size 0 are left out; ``table`` is the linearity correction [ADU].
     """
     ny, nx = image.shape
     n_amp = boxes.shape[0]
-    limit = np.float32(threshold)
     v = np.empty(nx, np.float32)
     w = np.empty(nx, np.float32)
     for y in range(ny):
@@ -241,7 +241,8 @@ def correct_rows(
             victim, source = terms[t, 0], terms[t, 1]
             if y < boxes[victim, 1] or y >= boxes[victim, 3]:
                 continue
-            c = np.float32(coefficients[t])
+            c = np.float32(coefficients[t, 0])
+            limit = np.float32(min(threshold, coefficients[t, 1]))
             to = v[boxes[victim, 0] : boxes[victim, 2]]
             of = row[boxes[source, 0] : boxes[source, 2]]
             if terms[t, 2] != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,16 @@ class CrosstalkTerm:
         Amplifier of that CCD.
     coefficient : float
         Signal of the victim per signal of the source.
+    onset : float [adu]
+        Level of the source above which the crosstalk is no longer linear; such victims are
+        masked.
     """
 
     victim_amp: str
     source_detector: str | int
     source_amp: str
     coefficient: float
+    onset: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def crosstalk_signal(
     victim : CrosstalkSource
         This CCD: its amplifiers say where the signal goes. The image gives the shape.
     mask : (ny, nx) int32
-        CROSSTALK is set in place where a source exceeds ``min_pixel_to_mask``.
+        CROSSTALK is set in place where a source exceeds ``min_pixel_to_mask`` or the onset of
+        its term.
     min_pixel_to_mask : float [adu]
         Source level beyond which the linear correction is not trusted.
     allow_missing : bool
@@ -128,6 +134,7 @@ def crosstalk_signal(
                 )
             add_crosstalk(
                 signal[view], mask[view], pixels, term.coefficient,
-                to_sides[0] != of_sides[0], to_sides[1] != of_sides[1], min_pixel_to_mask, bit,
+                to_sides[0] != of_sides[0], to_sides[1] != of_sides[1],
+                min(min_pixel_to_mask, term.onset), bit,
             )  # fmt: skip
     return signal, missing

@@ -171,8 +171,12 @@ def _own_terms(
             others.append(term)
             continue
         rows.append((victim, source, int(to_sides[0] != of_sides[0])))
-        coefficients.append(term.coefficient)
-    return np.array(rows, np.int64).reshape(-1, 3), np.array(coefficients, np.float64), others
+        coefficients.append((term.coefficient, term.onset))
+    return (
+        np.array(rows, np.int64).reshape(-1, 3),
+        np.array(coefficients, np.float64).reshape(-1, 2),
+        others,
+    )
 
 
 def _correct_amplifiers(

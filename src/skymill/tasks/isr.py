@@ -207,7 +207,7 @@ def crosstalk_of(table: Table | None, detector: int) -> list[CrosstalkTerm]:
     return [
         CrosstalkTerm(
             str(row["victim_amp"]), int(row["source"]), str(row["source_amp"]),
-            float(row["coefficient"]),
+            float(row["coefficient"]), float(row["onset"]),
         )
         for row in table
         if int(row["victim"]) == detector
