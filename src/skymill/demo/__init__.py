@@ -1,0 +1,1 @@
+"""The demonstration: simulate a lensed field, run the campaign on it, compare with the truth."""

@@ -1,0 +1,203 @@
+"""The report of a demonstration: figures, numbers, and the truth beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+import skymill
+from skymill.campaign.cluster import Cluster
+from skymill.demo import numbers
+from skymill.demo.page import Section, write_page
+from skymill.demo.products import Products
+from skymill.demo.truth import Truth, match_truth, read_truth
+from skymill.qa import report_figures
+from skymill.qa.repeatability import Repeatability
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    folder: Path,
+    cluster: Cluster,
+    timing: dict[str, float],
+    *,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Write ``report/index.html`` and ``report/summary.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the demonstration, with its ``truth``.
+    cluster : Cluster
+        The settings that were run.
+    timing : dict of str to float
+        ``step_s`` to seconds.
+    say : callable
+        Receives lines for the user.
+
+    Returns
+    -------
+    dict
+        The contents of ``summary.json``.
+    """
+    truth = read_truth(folder / "truth")
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    with Products(cluster) as products:
+        summary, figures = _collect(products, cluster, truth)
+    figures["times.png"] = report_figures.draw_times(timing)
+    summary["timing"] = timing
+    summary["version"] = skymill.__version__
+    summary["verdict"] = _verdict(summary)
+    for name, content in figures.items():
+        _write(out / name, content)
+    _write(out / "summary.json", json.dumps(_clean(summary), indent=1).encode())
+    write_page(out / "index.html", summary, _sections(summary, figures))
+    say(f"report: {len(figures)} figures")
+    return summary
+
+
+def _collect(
+    products: Products, cluster: Cluster, truth: Truth
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    figures: dict[str, bytes] = {}
+    by_band: dict[str, Repeatability] = {}
+    absolute: dict[str, dict[str, Any]] = {}
+    stars = []
+    epoch = float(np.mean(truth.exposures["mjd"]))
+    for band in cluster.bands:
+        sources = products.read_table("sourceTable_visit", f"final_visit_summary_{band}")
+        if len(sources):
+            by_band[band] = numbers.repeatability_of(sources)
+            absolute[band] = numbers.bright_stars(sources, truth, band, epoch)
+        stars.append(products.read_table("finalized_src_table", f"final_visit_summary_{band}"))
+    psf_stars = _stack(stars)
+    summary: dict[str, Any] = {
+        "astrometry": numbers.astrometry_numbers(by_band, absolute),
+        "photometry": numbers.photometry_numbers(by_band, absolute),
+        "psf": numbers.psf_numbers(psf_stars),
+        "peak": numbers.peak_numbers(products.read_table("massMapPeaks", "mass_map"), truth),
+        "mass": numbers.mass_numbers(products.read_table("massFit", "mass_fit"), truth),
+        "counts": numbers.count_numbers(products, truth),
+    }
+    shear = products.read_table("shearCatalog", "shear_calibration")
+    if len(shear):
+        summary["shear"] = numbers.shear_numbers(shear, truth)
+    photoz = products.read_table("photoz", "photo_z")
+    catalogue = products.read_table("calibratedCatalog", "photometric_calibration")
+    if len(photoz) and len(catalogue):
+        summary["photoz"] = numbers.photoz_numbers(photoz, catalogue, truth)
+        figures["redshifts.png"] = _redshift_figure(photoz, catalogue, truth)
+    if by_band:
+        figures["repeatability.png"] = report_figures.draw_repeatability(by_band)
+    if len(psf_stars):
+        figures["psf.png"] = report_figures.draw_psf(psf_stars)
+    if "completeness_r" in summary["counts"]:
+        figures["completeness.png"] = report_figures.draw_completeness(
+            summary["counts"]["completeness_r"]
+        )
+    figures |= _pictures(products, truth)
+    return summary, figures
+
+
+def _stack(tables: list[Table]) -> Table:
+    from astropy.table import vstack
+
+    full = [t for t in tables if len(t)]
+    return vstack(full, metadata_conflicts="silent") if full else Table()
+
+
+def _redshift_figure(photoz: Table, catalogue: Table, truth: Truth) -> bytes:
+    rows = {name: i for i, name in enumerate(catalogue["ID"])}
+    index = np.array([rows[name] for name in photoz["ID"] if name in rows])
+    kept = np.array([name in rows for name in photoz["ID"]])
+    first, second = match_truth(catalogue[index], truth.galaxies, radius_arcsec=0.8)
+    chosen = photoz[kept][first]
+    return report_figures.draw_redshifts(
+        np.asarray(truth.galaxies["z"])[second],
+        np.asarray(chosen["z_phot"], np.float64),
+        np.asarray(chosen["odds"], np.float64),
+    )
+
+
+def _pictures(products: Products, truth: Truth) -> dict[str, bytes]:
+    """Pictures that the steps made themselves, and the mass map with the true position."""
+    from skymill.lensing.aperture_mass import ApertureMassMap
+    from skymill.qa.mass_figures import draw_mass_map
+
+    out: dict[str, bytes] = {}
+    colour = products.read_one("exportColor", "export_data")
+    if colour is not None:
+        out["colour.png"] = colour
+    hdus = products.read_one("massMap", "mass_map")
+    if hdus is not None:
+        halo = truth.halos[int(np.argmax(truth.halos["m200"]))] if len(truth.halos) else None
+        mark = None if halo is None else (float(halo["ra"]), float(halo["dec"]))
+        peaks = products.read_table("massMapPeaks", "mass_map")
+        out["mass_map.png"] = draw_mass_map(ApertureMassMap.from_hdulist(hdus), peaks, mark=mark)
+    figure = products.read_one("massFitFigure", "mass_fit")
+    if figure is not None:
+        out["mass_fit.png"] = figure
+    return out
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    peak, mass = summary["peak"], summary["mass"]
+    if peak["snr"] is None or mass["fit_msun"] is None:
+        return "no mass peak was found"
+    offset = "" if peak["offset_arcmin"] is None else f", {peak['offset_arcmin']:.2f} arcmin off"
+    return (
+        f"mass peak at S/N {peak['snr']:.1f}{offset}; M200 = ({mass['fit_msun'] / 1e14:.1f} +- "
+        f"{mass['sigma_msun'] / 1e14:.1f}) x 1e14 Msun, truth {mass['true_msun'] / 1e14:.1f}"
+    )
+
+
+def _sections(summary: dict[str, Any], figures: dict[str, bytes]) -> list[Section]:
+    table = [
+        ("colour.png", "The sky", "counts"),
+        ("mass_map.png", "Mass map: E (left) and B; the circle is the true position", "peak"),
+        ("mass_fit.png", "Mass", "mass"),
+        (None, "Shear against the truth", "shear"),
+        ("repeatability.png", "Astrometry", "astrometry"),
+        (None, "Photometry", "photometry"),
+        ("psf.png", "Point-spread function", "psf"),
+        ("redshifts.png", "Photometric redshifts", "photoz"),
+        ("completeness.png", "Completeness", None),
+        ("times.png", "Seconds", "timing"),
+    ]
+    return [
+        Section(
+            title=title,
+            figure=figure if figure in figures else None,
+            numbers=_clean(summary.get(key, {})) if key else {},
+        )
+        for figure, title, key in table
+        if figure in figures or (key and summary.get(key))
+    ]
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN: a number that does not exist is null."""
+    if isinstance(value, dict):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
