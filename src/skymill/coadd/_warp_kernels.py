@@ -16,85 +16,23 @@ STEP = 64
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _lanczos_weights(fraction, n, order, weights):
-    """Normalised weights of the taps 1 - order .. order for each fraction in [0, 1).
+def evaluate_weights(fraction, n, polynomials, weights):
+    """Weights of the taps for each fraction in [0, 1).
 
-    fraction: (BLOCK,) float64; weights: (2 order BLOCK,) float32, tap k at offset k BLOCK.
+    fraction: (BLOCK,) float64; polynomials: (taps, 12) float64 in 2 fraction - 1, constant first;
+    weights: (taps BLOCK,) float32, tap k at offset k BLOCK.
     """
-    s = np.empty(BLOCK)
-    c = np.empty(BLOCK)
-    full = np.empty(BLOCK)
-    total = np.zeros(BLOCK)
-    taps = np.empty((2 * order, BLOCK))
-    step = math.pi / order
-    for i in range(n):
-        # Clamped off the zeros, where the ratio below is 0 / 0.
-        u = min(max(fraction[i], 1e-9), 1.0 - 1e-9)
-        x = step * u
-        x2 = x * x
-        s[i] = x * (
-            1
-            + x2
-            * (
-                -1 / 6.0
-                + x2
-                * (
-                    1 / 120.0
-                    + x2
-                    * (
-                        -1 / 5040.0
-                        + x2 * (1 / 362880.0 + x2 * (-1 / 39916800.0 + x2 / 6227020800.0))
-                    )
-                )
-            )
-        )
-        c[i] = 1 + x2 * (
-            -1 / 2.0
-            + x2
-            * (
-                1 / 24.0
-                + x2 * (-1 / 720.0 + x2 * (1 / 40320.0 + x2 * (-1 / 3628800.0 + x2 / 479001600.0)))
-            )
-        )
-        z = math.pi * min(u, 1.0 - u)
-        z2 = z * z
-        full[i] = z * (
-            1
-            + z2
-            * (
-                -1 / 6.0
-                + z2
-                * (
-                    1 / 120.0
-                    + z2
-                    * (
-                        -1 / 5040.0
-                        + z2
-                        * (
-                            1 / 362880.0
-                            + z2
-                            * (-1 / 39916800.0 + z2 * (1 / 6227020800.0 - z2 / 1307674368000.0))
-                        )
-                    )
-                )
-            )
-        )
-    for t in range(2 * order):
-        k = t - order + 1
-        sign = 1.0 if k % 2 == 0 else -1.0
-        ck = sign * math.cos(step * k)
-        sk = sign * math.sin(step * k)
-        row = taps[t]
+    for k in range(polynomials.shape[0]):
+        c = polynomials[k]
+        c0, c1, c2, c3, c4, c5 = c[0], c[1], c[2], c[3], c[4], c[5]
+        c6, c7, c8, c9, c10, c11 = c[6], c[7], c[8], c[9], c[10], c[11]
+        out = weights[k * BLOCK : k * BLOCK + n]
         for i in range(n):
-            d = min(max(fraction[i], 1e-9), 1.0 - 1e-9) - k
-            value = full[i] * (s[i] * ck - c[i] * sk) / (d * d)
-            row[i] = value
-            total[i] += value
-    for t in range(2 * order):
-        row = taps[t]
-        out = weights[t * BLOCK : t * BLOCK + n]
-        for i in range(n):
-            out[i] = row[i] / total[i]
+            t = 2.0 * fraction[i] - 1.0
+            t2 = t * t
+            even = c0 + t2 * (c2 + t2 * (c4 + t2 * (c6 + t2 * (c8 + t2 * c10))))
+            odd = c1 + t2 * (c3 + t2 * (c5 + t2 * (c7 + t2 * (c9 + t2 * c11))))
+            out[i] = even + t * odd
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -167,20 +105,22 @@ def _block_positions(row, start, n, position):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def resample(
-    planes, variance, mask, nodes, order, exact, box, out, out_variance, out_mask, no_data
+    planes, variance, mask, nodes, polynomials, exact, box, out, out_variance, out_mask, no_data
 ):
     """Resample the planes of one input image into a part of the output.
 
     planes: (np, ny, nx) float32, variance (ny, nx) float32, mask (ny, nx) int32: input, filled.
     box: y0, x0, n_rows, n_columns of the part. nodes: (4, my, mx) float64, input x, input y,
     flux factor and variance factor at the positions STEP (m - 1) from the part's first pixel.
-    exact: sum the variance with the squared weights, else interpolate it linearly. out (np, NY, NX)
-    float32, out_variance, out_mask (NY, NX): written only where the whole kernel lies within the
-    input and nothing was written before (mask has `no_data`). Returns the number of pixels written.
+    polynomials: (2 order, 12), weights of the taps. exact: sum the variance with the squared
+    weights, else interpolate it linearly. out (np, NY, NX) float32, out_variance, out_mask
+    (NY, NX): written only where the whole kernel lies within the input and nothing was written
+    before (mask has `no_data`). Returns the number of pixels written.
     """
     y_off, x_off, n_rows, n_columns = box
     n_planes, ny, nx = planes.shape
-    taps = 2 * order
+    taps = polynomials.shape[0]
+    order = taps // 2
     row = np.empty((4, nodes.shape[2]))
     position = np.empty((4, BLOCK))
     fx = np.empty(BLOCK)
@@ -217,8 +157,8 @@ def resample(
                     ix[i] = -1
             if inside == 0:
                 continue
-            _lanczos_weights(fx, n, order, wx)
-            _lanczos_weights(fy, n, order, wy)
+            evaluate_weights(fx, n, polynomials, wx)
+            evaluate_weights(fy, n, polynomials, wy)
             if exact:
                 for i in range(wx.size):
                     wx2[i] = wx[i] * wx[i]
@@ -349,26 +289,16 @@ def fill_unusable(planes, variance, mask, unusable, reach):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def resample_stamps(stamps, jacobian, out):
+def resample_stamps(stamps, jacobian, table, out):
     """PSF stamps seen through local affine maps, of unit sum.
 
     stamps: (n, s, s) float32 centred; jacobian: (n, 2, 2) float64, d(input x, y) / d(output x, y);
-    out: (n, so, so) float32. Lanczos-5 in the input stamp, zero outside of it.
+    table: (steps + 2, taps) float64, weights at equal steps of the fraction from 0 to 1;
+    out: (n, so, so) float32, zero outside of the input stamp.
     """
-    order = 5
-    steps = 4096
-    taps = 2 * order
-    # Weights are linear between the nodes of a table: an error of 1e-7.
-    table = np.zeros((steps + 2, taps))
-    for m in range(steps + 1):
-        for t in range(taps):
-            d = m / steps - (t - order + 1)
-            p = math.pi * d
-            if abs(d) < 1e-9:
-                table[m, t] = 1.0
-            elif abs(d) < order:
-                table[m, t] = order * math.sin(p) * math.sin(p / order) / (p * p)
-        table[m] /= table[m].sum()
+    steps = table.shape[0] - 2
+    taps = table.shape[1]
+    order = taps // 2
     n, s, _ = stamps.shape
     so = out.shape[1]
     half, half_out = s // 2, so // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skymill.coadd._warp_kernels import STEP, fill_unusable, resample, resample_stamps
+from skymill.coadd.interpolation import interpolation_weights, weight_polynomials
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.geometry import FitsWcs
 from skymill.data.images import Box, Exposure, PixelPlanes
@@ -248,7 +250,6 @@ class _Canvas:
     def _resample(
         self, source: PixelPlanes, nodes: Float64Array, part: Box, rng: np.random.Generator | None
     ) -> int:
-        order = self.options.order
         prepared = _prepare(source, nodes, self.options, rng)
         if prepared is None:
             return 0
@@ -260,7 +261,7 @@ class _Canvas:
                 variance,
                 mask,
                 shifted,
-                order,
+                weight_polynomials(self.options.order),
                 self.options.variance == "pixel",
                 (part.y0 - self.box.y0, part.x0 - self.box.x0, rows, columns),
                 self.planes,
@@ -437,6 +438,13 @@ def _mark_edge(mask: NDArray[np.int32], width: int, at: tuple[bool, bool, bool, 
         mask[-width:] |= bit
 
 
+@functools.cache
+def _weight_table() -> Float64Array:
+    """Weights of order 5 at 4097 fractions, and once more the last: linear between them."""
+    weights = interpolation_weights(np.linspace(0.0, 1.0, 4097), 5)
+    return np.concatenate([weights, weights[-1:]])
+
+
 def resample_psf(
     psf: Psf,
     wcs: Wcs,
@@ -481,7 +489,7 @@ def resample_psf(
     jacobian[:, 1, 1] = in_y[4] - in_y[3]
     stamps = psf.draw(x=np.clip(in_x[0], 0, shape[1] - 1), y=np.clip(in_y[0], 0, shape[0] - 1))
     out = np.empty((n, size, size), np.float32)
-    resample_stamps(np.ascontiguousarray(stamps, np.float32), jacobian, out)
+    resample_stamps(np.ascontiguousarray(stamps, np.float32), jacobian, _weight_table(), out)
     return out
 
 
@@ -532,7 +540,8 @@ def warp_exposures(
     Returns
     -------
     Warp
-        The image is interpolated with a Lanczos kernel of unit sum and multiplied by the area
+        The image is interpolated with a Lanczos kernel (corrected to reproduce quadratic
+        surfaces, see `skymill.coadd.interpolation`) and multiplied by the area
         ratio and the flux scale. The variance is that of the input per area, so that the errors of
         fluxes summed over a few pixels or more are right although the resampling correlates the
         pixels; ``variance="pixel"`` sums the squares of the weights instead.
