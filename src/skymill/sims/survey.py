@@ -304,7 +304,7 @@ def _run_job(job: _Job) -> None:
         seed = int(np.random.default_rng([options.seed, 3, head.number]).integers(2**31))
         make = camera.simulate_zero if head.kind == "zero" else camera.simulate_flat
         make(head, options.ccds, options.effects, job.path, seed=seed)
-    write_bytes(json.dumps(records).encode(), job.record_path)
+    write_bytes(json.dumps(records, default=lambda v: v.item()).encode(), job.record_path)
 
 
 def _plan_jobs(root: Path, options: SurveyOptions, pointings: list[Pointing]) -> list[_Job]:
