@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from astropy.table import Table
+import pyarrow.parquet as pq
+from astropy.table import Table, vstack
 from astropy.time import Time
 from lsst.daf.butler import (
     Butler,
     CollectionType,
     DataCoordinate,
+    DatasetIdGenEnum,
     DatasetRef,
     DatasetType,
+    FileDataset,
     Timespan,
 )
+from lsst.daf.butler.formatters.parquet import astropy_to_arrow
 
 from skymill.data.tables import load_schema
 from skymill.instruments.decam import facts
+from skymill.store.formatters import DetectorRowsFormatter
 from skymill.store.repository import extend_chain, open_butler
 
 __all__ = ["CALIB_CHAIN", "write_curated_calibrations"]
@@ -108,6 +113,28 @@ def _present(butler: Butler, runs: set[str]) -> dict[tuple[str, str, int], Datas
     return found
 
 
+def _ingest(
+    butler: Butler, name: str, run: str, group: list[_Entry], folder: Path
+) -> list[DatasetRef]:
+    """One file for all CCDs: hundreds of small files would take ten times as long."""
+    path = folder / f"{name}_{group[0].begin}.parq"
+    table = load_schema(name).apply(vstack([e.table() for e in group], metadata_conflicts="silent"))
+    pq.write_table(astropy_to_arrow(table), path)
+    dataset_type = butler.get_dataset_type(name)
+    refs = [
+        DatasetRef(
+            dataset_type,
+            butler.registry.expandDataId(instrument=facts.CAMERA_NAME, detector=e.detector),
+            run=run,
+            id_generation_mode=DatasetIdGenEnum.DATAID_TYPE_RUN,
+        )
+        for e in group
+    ]
+    dataset = FileDataset(path=str(path), refs=refs, formatter=DetectorRowsFormatter)
+    butler.ingest(dataset, transfer="move")
+    return refs
+
+
 def write_curated_calibrations(repo: str | Path) -> int:
     """Write camera, crosstalk, linearity, defects by epoch and photon-transfer numbers of DECam.
 
@@ -134,16 +161,16 @@ def write_curated_calibrations(repo: str | Path) -> int:
             butler.collections.register(run, CollectionType.RUN)
         present = _present(butler, runs)
         certify: dict[tuple[str, Timespan], list[DatasetRef]] = defaultdict(list)
-        with butler.transaction():
-            for entry in entries:
-                if (entry.name, entry.run, entry.detector) in present:
-                    continue
-                data_id: dict[str, Any] = {
-                    "instrument": facts.CAMERA_NAME, "detector": entry.detector
-                }  # fmt: skip
-                ref = butler.put(entry.table(), entry.name, data_id, run=entry.run)
-                certify[entry.name, entry.timespan()].append(ref)
-                written += 1
+        files: dict[tuple[str, str], list[_Entry]] = defaultdict(list)
+        for entry in entries:
+            if (entry.name, entry.run, entry.detector) not in present:
+                files[entry.name, entry.run].append(entry)
+        with tempfile.TemporaryDirectory() as folder, butler.transaction():
+            for (name, run), group in files.items():
+                refs = _ingest(butler, name, run, group, Path(folder))
+                for entry, ref in zip(group, refs, strict=True):
+                    certify[name, entry.timespan()].append(ref)
+                written += len(group)
             camera_id = DataCoordinate.standardize(
                 instrument=facts.CAMERA_NAME, universe=butler.dimensions
             )

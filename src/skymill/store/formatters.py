@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import lsst.images.serialization as archive
 import pyarrow as pa
 from astropy.io import fits
+from astropy.table import Table
 from lsst.daf.butler import FormatterV2
 from lsst.daf.butler.formatters.parquet import ParquetFormatter, arrow_to_astropy
 from lsst.images.formatters import GenericFormatter
@@ -22,6 +23,7 @@ from skymill.store.records import read_record, record_hdus
 
 __all__ = [
     "CameraFormatter",
+    "DetectorRowsFormatter",
     "FitsFormatter",
     "ImageFormatter",
     "JsonFormatter",
@@ -131,6 +133,17 @@ class TableFormatter(ParquetFormatter):
         for key in [k for k in table.meta if str(k).startswith("LSST.BUTLER.")]:
             del table.meta[key]
         return table
+
+
+class DetectorRowsFormatter(TableFormatter):
+    """The rows of one CCD in a table of many, by the data ID's detector."""
+
+    def _read_parquet(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._read_parquet(*args, **kwargs)
+        if not isinstance(found, Table):
+            return found
+        column = "detector" if "detector" in found.colnames else "victim"
+        return found[found[column] == int(self.data_id["detector"])]
 
 
 class SkyMapFormatter(FormatterV2):

@@ -204,15 +204,16 @@ def describe(info: ObservationInfo, path: str, detectors: Iterable[int]) -> RawF
     ]
     if missing:
         raise DataError(f"the header of {path} does not tell its {', '.join(missing)}")
-    begin = float(info.datetime_begin.tai.mjd)
-    exposure_time = float(info.exposure_time.to_value("s"))
+    words: Any = info  # Checked above; its fields are optional by their types.
+    begin = float(words.datetime_begin.tai.mjd)
+    exposure_time = float(words.exposure_time.to_value("s"))
     position = info.tracking_radec.icrs if info.tracking_radec is not None else None
     on_sky = info.observation_type in _DIRECTIONS
     altaz = info.altaz_begin if on_sky else None
     airmass = info.boresight_airmass if on_sky else None
     return RawFile(
         path=str(path),
-        exposure=int(info.exposure_id),
+        exposure=int(words.exposure_id),
         observation_id=str(info.observation_id or info.exposure_id),
         observation_type=str(info.observation_type or "unknown"),
         target=str(info.object or ""),
@@ -220,7 +221,7 @@ def describe(info: ObservationInfo, path: str, detectors: Iterable[int]) -> RawF
         reason=str(info.observation_reason or ""),
         filter=get_filter(str(info.physical_filter)),
         day_obs=int(info.observing_day or Time(begin, format="mjd").strftime("%Y%m%d")),
-        sequence=int(info.observation_counter or info.exposure_id),
+        sequence=int(words.observation_counter or words.exposure_id),
         begin=begin,
         # The translator's end is the card DTUTC, when the file was archived.
         end=begin + exposure_time / 86400.0,
