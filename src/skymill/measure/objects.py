@@ -1,0 +1,548 @@
+"""The catalogue of one band of a coadd: deblended sources, measured freely or at given places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from skymill.data.flags import MeasureFlag
+from skymill.data.images import PixelPlanes
+from skymill.data.options import check_range, option
+from skymill.data.protocols import Psf
+from skymill.measure._kron_kernels import blendedness
+from skymill.measure._psf_flux_kernels import fit_stamps
+from skymill.measure.aperture import ApertureOptions, aperture_fluxes
+from skymill.measure.centroid import CentroidOptions, centroids
+from skymill.measure.deblend import Children, ChildStamps, cut_stamps, total_model
+from skymill.measure.kron import KronOptions, kron_fluxes
+from skymill.measure.moments import (
+    Moments,
+    MomentsOptions,
+    adaptive_moments,
+    adaptive_moments_stamps,
+)
+from skymill.measure.pixels import REPAIRED, SATURATED, UNUSABLE_BITS, clean_image
+from skymill.measure.psf_flux import draw_at
+from skymill.measure.shear_shape import regauss_shapes
+from skymill.model.galaxy import (
+    GalaxyFit,
+    GalaxyOptions,
+    PsfMixtures,
+    composite_fluxes,
+    fit_profile,
+    psf_mixtures,
+)
+from skymill.model.profiles import DEV, EXP
+
+__all__ = ["ObjectOptions", "force_objects", "measure_objects"]
+
+_SIZES = (61, 121, 241, 481)
+_PIXELS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectOptions:
+    """What is measured on a coadd, and how."""
+
+    aperture: ApertureOptions = field(default_factory=ApertureOptions)
+    moments: MomentsOptions = field(default_factory=MomentsOptions)
+    centroid: CentroidOptions = field(default_factory=CentroidOptions)
+    kron: KronOptions = field(default_factory=KronOptions)
+    galaxy: GalaxyOptions = field(default_factory=GalaxyOptions)
+    star_flux_ratio: float = option(0.985, "PSF flux over model flux from which it is a star")
+    do_shear_shape: bool = option(True, "measure PSF-corrected shapes (re-Gaussianization)")
+
+    def __post_init__(self) -> None:
+        check_range(self, "star_flux_ratio", low=0.0, high=1.5)
+
+
+@dataclass
+class _Batch:
+    """Sources whose stamps have one size, on one sheet."""
+
+    index: NDArray[np.int64]
+    stamps: ChildStamps
+    image: NDArray[np.float32]
+    mask: NDArray[np.int32]
+    good: NDArray[np.bool_]
+
+
+@dataclass
+class _Scene:
+    """One band with its deblended sources."""
+
+    planes: PixelPlanes
+    psf: Psf
+    origin: tuple[int, int]
+    children: Children
+    band: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    psf_sigma: float
+    rng: np.random.Generator
+
+    def batches(self) -> Iterator[_Batch]:
+        """Sheets of all sources, small stamps first."""
+        planes = self.planes
+        known = np.isfinite(planes.variance) & (planes.variance > 0)
+        sigma = np.sqrt(np.where(known, planes.variance, 0.0))
+        noise = (self.rng.standard_normal(planes.shape, np.float32) * sigma).astype(np.float32)
+        image = np.ascontiguousarray(planes.image, np.float32)
+        clean, mask = clean_image(image, np.ascontiguousarray(planes.mask, np.int32))
+        image = np.where(np.isfinite(image), image, np.float32(0.0))
+        variance = np.where(known, planes.variance, np.float32(0.0)).astype(np.float32)
+        total = total_model(self.children, band=self.band, shape=planes.shape)
+        sizes = _stamp_sizes(self.children, self.x, self.y)
+        for size in _SIZES:
+            members = np.flatnonzero(sizes == size)
+            step = max(1, _PIXELS_AT_ONCE // size**2)
+            for first in range(0, members.size, step):
+                index = members[first : first + step]
+                stamps = cut_stamps(
+                    self.children,
+                    index,
+                    image,
+                    variance,
+                    mask,
+                    band=self.band,
+                    x=self.x,
+                    y=self.y,
+                    size=size,
+                    noise=noise,
+                    total=total,
+                )
+                bad = ((stamps.mask & UNUSABLE_BITS) != 0) & ((stamps.mask & REPAIRED) == 0)
+                yield _Batch(index, stamps, stamps.image, stamps.mask, ~bad)
+        del clean
+
+
+def measure_objects(
+    planes: PixelPlanes,
+    *,
+    psf: Psf,
+    psf_sigma: float,
+    children: Children,
+    band: str,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    rng: np.random.Generator,
+    origin: tuple[int, int] = (0, 0),
+    options: ObjectOptions = ObjectOptions(),
+) -> Table:
+    """Measure each child in one band.
+
+    Parameters
+    ----------
+    planes : PixelPlanes
+        Background-subtracted pixels.
+    psf : Psf
+        PSF as a function of the image's pixel plus ``origin``.
+    psf_sigma : float [pixel]
+        Gaussian width of the PSF.
+    children : Children
+        Deblended sources.
+    band : str
+        Band of the pixels, one of ``children.bands``.
+    x, y : (n,) float64 [pixel]
+        Peaks in the image.
+    rng : numpy.random.Generator
+        For the noise that takes the place of neighbours.
+    origin : (int, int) [pixel]
+        Position (x, y) of the image's first pixel in the tract.
+    options : ObjectOptions
+        Measurements.
+
+    Returns
+    -------
+    astropy.table.Table
+        One row for each child, in their order, with positions in tract pixels.
+    """
+    scene = _Scene(planes, psf, origin, children, band, x, y, psf_sigma, rng)
+    out: dict[str, NDArray[np.generic]] = {}
+    for batch in scene.batches():
+        _store(out, batch.index, _measure_batch(scene, batch, options), len(children))
+    return _table(out, scene, options)
+
+
+def force_objects(
+    planes: PixelPlanes,
+    *,
+    psf: Psf,
+    psf_sigma: float,
+    children: Children,
+    band: str,
+    reference: Table,
+    rng: np.random.Generator,
+    origin: tuple[int, int] = (0, 0),
+    options: ObjectOptions = ObjectOptions(),
+) -> Table:
+    """Measure each child in one band at the place and with the shape of a reference.
+
+    Parameters
+    ----------
+    planes : PixelPlanes
+        Background-subtracted pixels.
+    psf : Psf
+        PSF as a function of the image's pixel plus ``origin``.
+    psf_sigma : float [pixel]
+        Gaussian width of the PSF.
+    children : Children
+        Deblended sources.
+    band : str
+        Band of the pixels.
+    reference : astropy.table.Table
+        A table of `measure_objects`, a row for each child.
+    rng : numpy.random.Generator
+        For the noise that takes the place of neighbours.
+    origin : (int, int) [pixel]
+        Position (x, y) of the image's first pixel in the tract.
+    options : ObjectOptions
+        Measurements.
+
+    Returns
+    -------
+    astropy.table.Table
+        PSF, aperture, Kron and model fluxes; extendedness from their ratio.
+    """
+    x = np.asarray(reference["x"], np.float64) - origin[0]
+    y = np.asarray(reference["y"], np.float64) - origin[1]
+    scene = _Scene(planes, psf, origin, children, band, x, y, psf_sigma, rng)
+    out: dict[str, NDArray[np.generic]] = {}
+    for batch in scene.batches():
+        values = _force_batch(scene, batch, reference[batch.index], options)
+        _store(out, batch.index, values, len(children))
+    return _table(out, scene, options, forced=True)
+
+
+def _stamp_sizes(
+    children: Children, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Smallest stamp that holds the template, or the largest that there is."""
+    reach = np.maximum.reduce([x - children.x0, y - children.y0, children.x1 - x, children.y1 - y])
+    # A blended child's box is a generous square: its light lies in the inner part.
+    reach = np.where(children.n_siblings > 1, np.minimum(reach, 120.0), reach)
+    sizes = np.array(_SIZES)
+    position = np.searchsorted(sizes // 2, reach)
+    return sizes[np.minimum(position, sizes.size - 1)]
+
+
+def _store(
+    out: dict[str, NDArray[np.generic]],
+    index: NDArray[np.int64],
+    values: dict[str, NDArray[np.generic]],
+    n: int,
+) -> None:
+    for name, value in values.items():
+        if name not in out:
+            out[name] = np.zeros(n, value.dtype)
+        out[name][index] = value
+
+
+def _measure_batch(
+    scene: _Scene, batch: _Batch, options: ObjectOptions
+) -> dict[str, NDArray[np.generic]]:
+    """Every column of the free measurement for one sheet."""
+    stamps, index = batch.stamps, batch.index
+    planes = (batch.image, stamps.variance, batch.mask)
+    centre = centroids(
+        *planes,
+        x=scene.x[index] + stamps.offset_x,
+        y=scene.y[index] + stamps.offset_y,
+        sigma=scene.psf_sigma,
+        options=options.centroid,
+    )
+    sx, sy = centre.x, centre.y
+    half = np.full(index.size, stamps.size // 2, np.int64)
+    x, y = sx - stamps.offset_x, sy - stamps.offset_y
+    shape = adaptive_moments(*planes, x=sx, y=sy, sigma=scene.psf_sigma, options=options.moments)
+    _flag_overflow(shape, stamps.size)
+    psf_at, star = _psf_here(scene, x, y)
+    out: dict[str, NDArray[np.generic]] = {
+        "x": x + scene.origin[0],
+        "y": y + scene.origin[1],
+        "x_err": centre.x_err,
+        "y_err": centre.y_err,
+        "centroid_flags": centre.flags,
+        "shape_flags": shape.flags,
+    }
+    for name in ("ixx", "iyy", "ixy"):
+        out[name] = getattr(shape, name)
+        out[f"{name}Err"] = getattr(shape, f"{name}_err")
+        out[f"{name}PSF"] = getattr(star, name)
+    _fluxes(out, scene, batch, sx, sy, options)
+    moments = _safe_moments(shape, star)
+    _kron(out, batch, sx, sy, moments, half, None, options)
+    _galaxy(out, batch, sx, sy, moments, star, psf_at, scene.psf_sigma, options)
+    blend = np.empty(index.size)
+    blendedness(
+        batch.image,
+        np.ascontiguousarray(scene.planes.image, np.float32),
+        sx,
+        sy,
+        stamps.offset_x,
+        stamps.offset_y,
+        moments,
+        half.astype(np.float64),
+        blend,
+    )
+    out["blendedness"] = blend
+    if options.do_shear_shape:
+        _shear_shape(out, scene, batch, sx, sy, shape, half)
+    return out
+
+
+def _force_batch(
+    scene: _Scene, batch: _Batch, reference: Table, options: ObjectOptions
+) -> dict[str, NDArray[np.generic]]:
+    """Every column of the forced measurement for one sheet."""
+    stamps, index = batch.stamps, batch.index
+    sx, sy = scene.x[index] + stamps.offset_x, scene.y[index] + stamps.offset_y
+    half = np.full(index.size, stamps.size // 2, np.int64)
+    out: dict[str, NDArray[np.generic]] = {}
+    _fluxes(out, scene, batch, sx, sy, options)
+    moments = _columns(reference, "ixx", "iyy", "ixy")
+    star = _columns(reference, "ixxPSF", "iyyPSF", "ixyPSF")
+    moments = np.where(np.isfinite(moments), moments, star)
+    _kron(out, batch, sx, sy, moments, half, np.asarray(reference["kronRad"]), options)
+    x, y = sx - stamps.offset_x, sy - stamps.offset_y
+    psf_at, _ = _psf_here(scene, x, y)
+    window = _window(moments, half)
+    composite = composite_fluxes(
+        batch.image,
+        stamps.variance,
+        batch.good,
+        x=sx,
+        y=sy,
+        half=window,
+        psf=psf_at,
+        exp_shape=_columns(reference, "expIxx", "expIyy", "expIxy"),
+        dev_shape=_columns(reference, "devIxx", "devIyy", "devIxy"),
+        fraction=np.nan_to_num(np.asarray(reference["fracDev"], np.float64)),
+    )
+    out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err
+    out["cModel_flags"] = composite.flags
+    return out
+
+
+def _columns(table: Table, *names: str) -> NDArray[np.float64]:
+    return np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
+
+
+def _psf_here(
+    scene: _Scene, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[PsfMixtures, Moments]:
+    """Mixtures and adaptive moments of the PSF at the sources, shared within cells."""
+    mix = psf_mixtures(scene.psf, x=x + scene.origin[0], y=y + scene.origin[1])
+    stamps = scene.psf.draw(x=x + scene.origin[0], y=y + scene.origin[1])
+    return mix, adaptive_moments_stamps(stamps, sigma=scene.psf_sigma)
+
+
+def _flag_overflow(shape: Moments, size: int) -> None:
+    """Moments whose weight leaves the stamp saw pixels of the next one."""
+    reach = 5.0 * np.sqrt(np.fmax(shape.ixx, shape.iyy))
+    shape.flags[reach > 0.5 * size] |= np.uint32(int(MeasureFlag.EDGE))
+
+
+def _safe_moments(shape: Moments, star: Moments) -> NDArray[np.float64]:
+    """Moments of the source, or of the PSF where they failed."""
+    own = np.stack([shape.ixx, shape.iyy, shape.ixy], axis=1)
+    point = np.stack([star.ixx, star.iyy, star.ixy], axis=1)
+    return np.ascontiguousarray(np.where(np.isfinite(own), own, point))
+
+
+def _fluxes(
+    out: dict[str, NDArray[np.generic]],
+    scene: _Scene,
+    batch: _Batch,
+    sx: NDArray[np.float64],
+    sy: NDArray[np.float64],
+    options: ObjectOptions,
+) -> None:
+    """Columns of PSF and aperture fluxes."""
+    stamps = batch.stamps
+    n = sx.size
+    size = min(scene.psf.stamp_size, stamps.size)
+    psf_stamps, ix, iy = draw_at(
+        scene.psf,
+        x=sx - stamps.offset_x,
+        y=sy - stamps.offset_y,
+        size=size,
+        origin=scene.origin,
+    )
+    flux, flux_err, chi2 = np.empty(n), np.empty(n), np.empty(n)
+    n_pixel, flags = np.empty(n, np.int64), np.zeros(n, np.uint32)
+    fit_stamps(
+        batch.image,
+        stamps.variance,
+        batch.mask,
+        UNUSABLE_BITS,
+        REPAIRED,
+        SATURATED,
+        ix + stamps.offset_x,
+        iy + stamps.offset_y,
+        psf_stamps,
+        flux,
+        flux_err,
+        chi2,
+        n_pixel,
+        flags,
+    )
+    out["psfFlux"], out["psfFluxErr"], out["psfFlux_flags"] = flux, flux_err, flags
+    circles = aperture_fluxes(
+        batch.image, stamps.variance, batch.mask, x=sx, y=sy, options=options.aperture
+    )
+    for j, radius in enumerate(circles.radii):
+        name = f"ap{round(radius):02d}Flux"
+        out[name], out[f"{name}Err"] = circles.flux[:, j], circles.flux_err[:, j]
+        out[f"{name}_flags"] = circles.flags[:, j]
+
+
+def _kron(
+    out: dict[str, NDArray[np.generic]],
+    batch: _Batch,
+    sx: NDArray[np.float64],
+    sy: NDArray[np.float64],
+    moments: NDArray[np.float64],
+    half: NDArray[np.int64],
+    radius: NDArray[np.float64] | None,
+    options: ObjectOptions,
+) -> None:
+    """Columns of the Kron flux."""
+    kron = kron_fluxes(
+        batch.image,
+        batch.stamps.variance,
+        batch.mask,
+        x=sx,
+        y=sy,
+        moments=moments,
+        half=half,
+        radius=radius,
+        options=options.kron,
+    )
+    out["kronRad"], out["kronFlux"], out["kronFluxErr"] = kron.radius, kron.flux, kron.flux_err
+    out["kronFlux_flags"] = kron.flags
+
+
+def _window(moments: NDArray[np.float64], half: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Half width of the window in which models are fitted: five sigma, at least 12 pixel."""
+    reach = np.ceil(5.0 * np.sqrt(np.fmax(moments[:, 0], moments[:, 1])))
+    reach = np.clip(np.nan_to_num(reach, nan=12.0), 12.0, 120.0).astype(np.int64)
+    return np.minimum(reach, half - 2)
+
+
+def _galaxy(
+    out: dict[str, NDArray[np.generic]],
+    batch: _Batch,
+    sx: NDArray[np.float64],
+    sy: NDArray[np.float64],
+    moments: NDArray[np.float64],
+    star: Moments,
+    psf_at: PsfMixtures,
+    psf_sigma: float,
+    options: ObjectOptions,
+) -> None:
+    """Columns of the galaxy models."""
+    half = _window(moments, np.full(sx.size, batch.stamps.size // 2, np.int64))
+    point = np.stack([star.ixx, star.iyy, star.ixy], axis=1)
+    excess = moments - np.where(np.isfinite(point), point, psf_sigma**2)
+    floor = 0.05 * psf_sigma**2
+    excess[:, :2] = np.maximum(excess[:, :2], floor)
+    fits: dict[str, GalaxyFit] = {}
+    for profile, factor in ((EXP, 1.7), (DEV, 2.5)):
+        fit = fit_profile(
+            batch.image,
+            batch.stamps.variance,
+            batch.good,
+            x=sx,
+            y=sy,
+            half=half,
+            psf=psf_at,
+            start=factor * excess,
+            profile=profile,
+            options=options.galaxy,
+        )
+        fits[profile.name] = fit
+        out[f"{profile.name}Flux"], out[f"{profile.name}FluxErr"] = fit.flux, fit.flux_err
+        for j, name in enumerate(("Ixx", "Iyy", "Ixy")):
+            out[f"{profile.name}{name}"] = fit.shape[:, j]
+        out[f"{profile.name}Radius"] = fit.radius
+        out[f"{profile.name}_flags"] = fit.flags
+    composite = composite_fluxes(
+        batch.image,
+        batch.stamps.variance,
+        batch.good,
+        x=sx,
+        y=sy,
+        half=half,
+        psf=psf_at,
+        exp_shape=fits["exp"].shape,
+        dev_shape=fits["dev"].shape,
+    )
+    out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err
+    out["fracDev"] = composite.fraction
+    out["cModel_flags"] = composite.flags | fits["exp"].flags | fits["dev"].flags
+
+
+def _shear_shape(
+    out: dict[str, NDArray[np.generic]],
+    scene: _Scene,
+    batch: _Batch,
+    sx: NDArray[np.float64],
+    sy: NDArray[np.float64],
+    shape: Moments,
+    half: NDArray[np.int64],
+) -> None:
+    """Columns of the PSF-corrected shape."""
+    stamps = batch.stamps
+    psf_stamps = scene.psf.draw(
+        x=sx - stamps.offset_x + scene.origin[0], y=sy - stamps.offset_y + scene.origin[1]
+    )
+    # Each row of the sheet belongs to one stamp: a window within ``half - 3`` never leaves it.
+    result = regauss_shapes(
+        batch.image,
+        stamps.variance,
+        batch.good,
+        x=sx,
+        y=sy,
+        half=half - 3,
+        psf_stamps=np.ascontiguousarray(psf_stamps, np.float32),
+        sigma=shape.sigma,
+        psf_sigma=scene.psf_sigma,
+    )
+    out["hsmE1"], out["hsmE2"] = result.e1, result.e2
+    out["hsmSigmaE"], out["hsmResolution"] = result.sigma_e, result.resolution
+    out["hsm_flags"] = result.flags
+
+
+def _table(
+    out: dict[str, NDArray[np.generic]],
+    scene: _Scene,
+    options: ObjectOptions,
+    *,
+    forced: bool = False,
+) -> Table:
+    """Columns common to both tables, and what follows from the fluxes."""
+    n = len(scene.children)
+    table = Table()
+    table["id"] = np.arange(n, dtype=np.int64)
+    if not out:
+        return table
+    blended = np.where(scene.children.n_siblings > 1, int(MeasureFlag.BLENDED), 0)
+    for name, value in out.items():
+        table[name] = value
+    for name in ("psfFlux_flags", "cModel_flags", "kronFlux_flags"):
+        table[name] = table[name] | blended.astype(np.uint32)
+    psf_flux, model_flux = np.asarray(table["psfFlux"]), np.asarray(table["cModelFlux"])
+    good = np.isfinite(psf_flux) & (model_flux > 0)
+    ratio = psf_flux / np.where(good, model_flux, 1.0)
+    table["extendedness"] = np.where(
+        good, np.where(ratio >= options.star_flux_ratio, 0.0, 1.0), np.nan
+    )
+    table["extendedness_flags"] = np.where(good, 0, int(MeasureFlag.NEGATIVE_FLUX)).astype(
+        np.uint32
+    )
+    return table
