@@ -20,7 +20,7 @@ from skymill.measure._detection_kernels import (
 )
 from skymill.measure.background import BackgroundOptions, estimate_background
 
-__all__ = ["DetectionOptions", "Detections", "detect_sources", "sky_positions"]
+__all__ = ["DetectionOptions", "Detections", "detect_sources", "free_positions", "sky_positions"]
 
 #: Pixels without a value; saturated ones have one and keep the bright stars in one piece.
 NO_VALUE = UNUSABLE & ~MaskPlane.SAT
@@ -217,15 +217,37 @@ def sky_positions(
     taken = (detections.labels > 0) | ((mask & np.int32(int(UNUSABLE))) != 0)
     if detections.negative_labels is not None:
         taken |= detections.negative_labels > 0
+    return free_positions(taken, count=count, radius=radius, rng=rng)
+
+
+def free_positions(
+    taken: NDArray[np.bool_], *, count: int, radius: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Random pixels that lie farther than a radius from every taken one and from the edge.
+
+    Parameters
+    ----------
+    taken : (ny, nx) bool
+        Pixels to stay away from.
+    count : int
+        Wanted positions; fewer come back where there is no room.
+    radius : float [pixel]
+        Distance.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    x, y : (n,) float64 [pixel]
+        Centres of pixels.
+    """
     free = _grow(taken.astype(np.uint8), radius) == 0
     edge = int(np.ceil(radius))
     free[:edge] = free[-edge:] = False
     free[:, :edge] = free[:, -edge:] = False
     places = np.flatnonzero(free)
-    if places.size == 0:
-        return np.empty(0), np.empty(0)
     chosen = rng.choice(places, size=min(count, places.size), replace=False)
-    return (chosen % mask.shape[1]).astype(np.float64), (chosen // mask.shape[1]).astype(np.float64)
+    return (chosen % taken.shape[1]).astype(float), (chosen // taken.shape[1]).astype(float)
 
 
 def _smooth(
