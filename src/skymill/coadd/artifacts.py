@@ -264,7 +264,8 @@ def _measure_noise(strips: _Strips, pairs: NDArray[np.int64], options: ArtifactO
     values[:, ~faint] = np.nan
     # Each epoch is part of the mean that it is compared with.
     weight = np.where(np.isfinite(values), 1.0 / variance, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.nanmean(np.where(weight > 0, weight / weight.sum(axis=0), np.nan), axis=1)
+    used = weight > 0
+    share = np.sum(weight / np.maximum(weight.sum(axis=0), 1e-30), axis=1)
+    share /= np.maximum(used.sum(axis=1), 1)
     measured = noise_scale(values, variance, static)
     strips.scale = np.maximum(1.0, measured / np.sqrt(np.clip(1.0 - share, 0.1, 1.0)))
