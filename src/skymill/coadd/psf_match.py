@@ -176,8 +176,11 @@ def match_psf(
     image = np.empty((ny, nx), np.float32)
     filled = np.empty((ny, nx), np.float32)
     power = np.zeros((ny, nx), np.float32)
-    source = np.pad(np.where(np.isfinite(planes.image), planes.image, 0), half).astype(np.complex64)
-    source.imag = np.pad(bad, half, constant_values=True)
+    # Mirrored at the edges of the patch: the mirror image is the same in all epochs, so that
+    # artifacts are found up to the edge.
+    clean = np.where(np.isfinite(planes.image), planes.image, 0)
+    source = np.pad(clean, half, mode="symmetric").astype(np.complex64)
+    source.imag = np.pad(bad, half, mode="symmetric")
     for y0, y1, x0, x1, stamp in tiles:
         kernel = (
             matching_kernels(stamp[None], model=model, options=options)[0][0]
