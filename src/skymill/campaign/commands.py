@@ -17,6 +17,13 @@ class CommandError(SkymillError, RuntimeError):
     """A command of a step failed."""
 
 
+def _quote(word: str) -> str:
+    """A word for a shell; data queries keep their single quotes readable."""
+    if "'" in word and not set(word) & set('"$`\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
     """One command.
@@ -38,7 +45,7 @@ class Command:
         str
             Quoted words.
         """
-        return shlex.join(self.words)
+        return " ".join(_quote(word) for word in self.words)
 
 
 def _run_butler(words: list[str]) -> None:

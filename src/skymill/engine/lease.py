@@ -121,6 +121,14 @@ def _register_worker(folder: Path) -> None:
         write_json(folder / "workers" / name, content)
 
 
+def _kill_interchange(path: Path) -> None:
+    """End the interchange of a dead driver, if it is on this host; it would stay for ever."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        content = json.loads(path.read_text())
+        if content["host"] == socket.gethostname() and content["interchange"]:
+            _kill(int(content["interchange"]), None, "interchange")
+
+
 def watch(path: Path, *, period_s: float = 1.0) -> None:
     """End this worker and its pool when the driver is gone (runs in a thread of the worker).
 
@@ -138,6 +146,7 @@ def watch(path: Path, *, period_s: float = 1.0) -> None:
         while missed < 2:
             time.sleep(period_s)
             missed = missed + 1 if is_driver_gone(path) else 0
+        _kill_interchange(path)
         with contextlib.suppress(OSError):
             os.kill(os.getppid(), signal.SIGTERM)
         os._exit(75)
@@ -156,7 +165,8 @@ def _kill(pid: int, started: float | None, word: str) -> None:
         )
         if same:
             process.kill()
-            process.wait(5)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(5)
 
 
 def reap(folder: Path, *, patience_s: float = 10.0) -> None:
@@ -188,8 +198,7 @@ def reap(folder: Path, *, patience_s: float = 10.0) -> None:
         time.sleep(0.1)
     for worker in here:
         _kill(worker["pid"], worker["started"], "")
-    if content.get("interchange") and content.get("host") == socket.gethostname():
-        _kill(int(content["interchange"]), None, "interchange")
+    _kill_interchange(lease)
     lease.unlink(missing_ok=True)
 
 

@@ -192,7 +192,9 @@ def _resume(work: _Work, state: dict[str, Any]) -> bool:
 def _salvage(work: _Work, state: dict[str, Any]) -> None:
     """Register what an abandoned graph has made, so that it is not made again."""
     old = dataclasses.replace(work, run=state["run"], graph=Path(state["graph"]))
+    assert old.graph is not None
     try:
+        read_plan(work.request.repo, old.graph, old.graph.parent / "logs")
         _aggregate(old, complete=False)
     except (OSError, EOFError, ValueError, RuntimeError) as exc:
         _LOG.warning("results of %s cannot be registered: %s", old.graph, exc)
