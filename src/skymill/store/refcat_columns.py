@@ -80,8 +80,11 @@ def _bands(bands: str, *patterns: tuple[str, str]) -> dict[str, list[tuple[str, 
 
 _SAME = (("{b}_flux", "{b}_flux_err"), ("flux_{b}", "err_{b}"), ("flux_{b}", "flux_err_{b}"))
 _MAG = (("{b}mag", "e_{b}mag"),)
+_BARE = ("{b}", "{b}_err")
 _GAIA_BANDS = {
-    "phot_g_mean": [("phot_g_mean_mag", "phot_g_mean_mag_error"), ("Gmag", "e_Gmag"), ("g", "g_err")],
+    "phot_g_mean": [
+        ("phot_g_mean_mag", "phot_g_mean_mag_error"), ("Gmag", "e_Gmag"), ("g", "g_err"),
+    ],
     "phot_bp_mean": [
         ("phot_bp_mean_mag", "phot_bp_mean_mag_error"), ("BPmag", "e_BPmag"), ("bp", "bp_err"),
     ],
@@ -107,7 +110,7 @@ COLUMN_MAPS: dict[str, ColumnMap] = {
     ),
     "ps1": ColumnMap(
         columns=_POSITION,
-        magnitudes=_bands("grizy", *_MAG, ("{b}MeanPSFMag", "{b}MeanPSFMagErr"), ("{b}", "{b}_err")),
+        magnitudes=_bands("grizy", *_MAG, ("{b}MeanPSFMag", "{b}MeanPSFMagErr"), _BARE),
         fluxes=_bands("grizy", *_SAME),
         epoch=_mjd(2012.0),
         position_error=10.0,
@@ -184,14 +187,14 @@ def _one_band(
     for flux, error in ((f"{band}_flux", f"{band}_flux_err"), *catalogue.fluxes.get(band, ())):
         if flux in table.colnames:
             return _float(table, flux, "nJy"), _error_column(table, error, n, "nJy")
-    for name, error in catalogue.magnitudes.get(band, ()):
-        if name in table.colnames:
-            magnitude = _float(table, name) + catalogue.to_ab.get(band, 0.0)
+    for column, error in catalogue.magnitudes.get(band, ()):
+        if column in table.colnames:
+            magnitude = _float(table, column) + catalogue.to_ab.get(band, 0.0)
             # Catalogues write 99, 0 or -999 for a magnitude that was not measured.
             unknown = ~np.isfinite(magnitude) | (magnitude <= 0.5) | (magnitude > 40)
-            flux = np.where(unknown, np.nan, njy_from_magnitude(np.where(unknown, 20, magnitude)))
+            value = np.where(unknown, np.nan, njy_from_magnitude(np.where(unknown, 20, magnitude)))
             size = _error_column(table, error, n)
-            return flux, flux * np.where(np.abs(size) < 5, size, np.nan) / MAG_ERR_FACTOR
+            return value, value * np.where(np.abs(size) < 5, size, np.nan) / MAG_ERR_FACTOR
     return None
 
 
