@@ -40,8 +40,8 @@ _CATALOGUE_OPTIONS = [
     click.option(
         "--flip-g2/--no-flip-g2",
         default=False,
-        help="Change the sign of g2: for catalogues in pixel axes with x to the West. skymill's own "
-        "convention is x to the East, y to the North.",
+        help="Change the sign of g2: for catalogues in pixel axes with x to the West. skymill's "
+        "own convention is x to the East, y to the North.",
     ),
     click.option(
         "--axes",
@@ -112,7 +112,7 @@ def _load(options: dict[str, Any], **extra: Any) -> ShearSample:
     table = extra.pop("table", None)
     if table is None:
         table = _cut(read_catalogue(options["catalogue"]), options["cuts"])
-    columns = {
+    columns: dict[str, Any] = {
         name: find_column(table, [options[name]], meaning=meaning, option=f"--{name}")
         for name, meaning in (
             ("ra", "right ascension"),
@@ -165,7 +165,7 @@ def _folder(path: Path) -> Path:
 @click.option("--png", "png_path", type=click.Path(path_type=Path), default=None,
               help="Picture; OUTPUT/mass_map.png if omitted.")  # fmt: skip
 @click.option("--peaks", "peaks_path", type=click.Path(path_type=Path), default=None,
-              help="Peak table (.parquet, .ecsv, .csv, .fits); OUTPUT/peaks.ecsv if omitted.")  # fmt: skip
+              help="Peak table (.parquet, .ecsv, .csv); OUTPUT/peaks.ecsv if omitted.")  # fmt: skip
 def map_command(**options: Any) -> None:
     """Map the aperture mass (E mode, B mode, noise) of CATALOGUE and list its peaks."""
     from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
@@ -197,7 +197,7 @@ def map_command(**options: Any) -> None:
     if n_e:
         top = peaks[peaks["is_best"]][0]
         click.echo(
-            f"highest E peak: S/N {top['snr']:.2f} at RA {top['ra']:.5f}, Dec {top['dec']:.5f} deg, "
+            f"highest E peak: S/N {top['snr']:.2f}, RA {top['ra']:.5f}, Dec {top['dec']:.5f} deg, "
             f"aperture {top['aperture']:.1f} arcmin"
         )
 
@@ -296,6 +296,6 @@ def fit_command(**options: Any) -> None:
     )
     if row["flags"] or row["limit_fraction"] > 0.025:
         click.echo(
-            f"warning: {100 * row['limit_fraction']:.0f} % of the bootstrap masses stand at the end "
-            "of the range searched: the mass is a limit"
+            f"warning: {100 * row['limit_fraction']:.0f} % of the bootstrap masses stand at the "
+            "end of the range searched: the mass is a limit"
         )

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["FLAG_DOC", "MeasureFlag"]
+__all__ = [
+    "FLAG_DOC",
+    "PHOTOMETRY_FLAG_DOC",
+    "PHOTOZ_FLAG_DOC",
+    "SHEAR_FLAG_DOC",
+    "MeasureFlag",
+    "PhotometryFlag",
+    "PhotozFlag",
+    "ShearFlag",
+]
 
 
 class MeasureFlag(enum.IntFlag):
@@ -47,4 +56,50 @@ FLAG_DOC: dict[str, str] = {
     "CENTROID_SHIFTED": "the centroid moved away from its peak by more than the limit",
     "INTERPOLATED": "the centre lies on interpolated pixels",
     "CLIPPED": "an input was clipped within the stamp of a coadd",
+}
+
+
+class PhotozFlag(enum.IntFlag):
+    """Why a photometric redshift is unsure or absent (column ``photoz_flags``)."""
+
+    NO_ESTIMATE = 1 << 0
+    FEW_BANDS = 1 << 1
+    PRIOR_OTHER_BAND = 1 << 2
+    NO_PRIOR = 1 << 3
+    AT_LIMIT = 1 << 4
+
+
+class ShearFlag(enum.IntFlag):
+    """Why a galaxy's shear must not be used, or is unsure (column ``shear_flags``)."""
+
+    NO_SHAPE = 1 << 0
+    CUT = 1 << 1
+    OUTSIDE_CALIBRATION = 1 << 2
+    LARGE_SHEAR = 1 << 3
+
+
+class PhotometryFlag(enum.IntFlag):
+    """What is unsure about a calibrated magnitude (column ``photometry_flags``)."""
+
+    NO_EXTINCTION = 1 << 0
+    NO_CLASS = 1 << 1
+
+
+#: What each bit of the three words above means.
+PHOTOZ_FLAG_DOC: dict[str, str] = {
+    "NO_ESTIMATE": "fewer than two bands, or no template fits at all",
+    "FEW_BANDS": "fewer than three bands",
+    "PRIOR_OTHER_BAND": "the prior's magnitude is that of another band than asked for",
+    "NO_PRIOR": "no positive flux in any band: the prior is flat",
+    "AT_LIMIT": "the mode stands at the end of the redshift grid",
+}
+SHEAR_FLAG_DOC: dict[str, str] = {
+    "NO_SHAPE": "the shape or its error is not finite, or its measurement failed",
+    "CUT": "rejected by a cut of the shear catalogue",
+    "OUTSIDE_CALIBRATION": "outside of the range in which the calibration was determined",
+    "LARGE_SHEAR": "the calibrated shear is larger than the limit",
+}
+PHOTOMETRY_FLAG_DOC: dict[str, str] = {
+    "NO_EXTINCTION": "outside of the extinction map: not dereddened",
+    "NO_CLASS": "neither star nor galaxy: the classification failed",
 }

@@ -102,8 +102,8 @@ class ApertureMassMap:
         Returns
         -------
         astropy.io.fits.HDUList
-            Cubes ``E``, ``B``, ``VARIANCE``, ``SNR_E``, ``SNR_B``, ``COVERAGE`` whose first two axes
-            carry the celestial WCS and whose third is the aperture, and a table ``APERTURES``.
+            Cubes ``E``, ``B``, ``VARIANCE``, ``SNR_E``, ``SNR_B``, ``COVERAGE`` whose first two
+            axes carry the celestial WCS and whose third is the aperture, and a table ``APERTURES``.
         """
         primary = fits.PrimaryHDU()
         primary.header["FILTER"] = (self.filter, "aperture-mass filter")
@@ -270,7 +270,7 @@ def make_aperture_mass_map(
             f"the map would have {2 * half + 1} pixels a side; step_arcsec = "
             f"{options.step_arcsec} is too fine for {extent:.1f} arcmin"
         )
-    offsets = np.arange(-half, half + 1) * step
+    offsets = np.arange(-half, half + 1, dtype=np.float64) * step
     w = sample.weight / sample.weight.mean()
     columns = np.stack([east, north, w * g1, w * g2, 0.5 * w * w * (g1**2 + g2**2), w])
     cubes = _sum_over_grid(columns.astype(np.float32), offsets, apertures, options)

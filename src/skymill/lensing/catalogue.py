@@ -260,6 +260,6 @@ class ShearSample:
         step = np.where(self.dec < 89.999, 1e-4, -1e-4)
         e2, n2 = sky_to_plane(ra=self.ra, dec=self.dec + step, centre=centre)
         angle = np.arctan2((e2 - east) * np.sign(step), (n2 - north) * np.sign(step))
-        # North of the galaxy lies `angle` towards East of the plane's y axis: axes turned by -angle.
+        # North at the galaxy lies `angle` from the plane's y axis towards East.
         cos2, sin2 = np.cos(2 * angle), np.sin(2 * angle)
         return east, north, self.g1 * cos2 + self.g2 * sin2, self.g2 * cos2 - self.g1 * sin2

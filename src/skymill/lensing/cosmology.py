@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from skymill.data.options import check_range, option
 
-__all__ = ["G_NEWTON", "SPEED_OF_LIGHT", "Cosmology", "CosmologyOptions"]
+__all__ = [
+    "FIDUCIAL",
+    "FIDUCIAL_OPTIONS",
+    "G_NEWTON",
+    "SPEED_OF_LIGHT",
+    "Cosmology",
+    "CosmologyOptions",
+]
 
 #: Newton's constant [Mpc km2 s-2 Msun-1], CODATA 2018 and IAU 2015 GM_sun.
 G_NEWTON = 4.30091727e-9
@@ -32,6 +39,10 @@ class CosmologyOptions:
         check_range(self, "omega_matter", low=0.01, high=1.0)
 
 
+#: H0 = 70 km/s/Mpc, Omega_m = 0.3.
+FIDUCIAL_OPTIONS = CosmologyOptions()
+
+
 @functools.lru_cache(maxsize=8)
 def _comoving_table(options: CosmologyOptions) -> NDArray[np.float64]:
     model = FlatLambdaCDM(H0=options.hubble_constant, Om0=options.omega_matter)
@@ -48,7 +59,7 @@ class Cosmology:
         Parameters of the universe.
     """
 
-    options: CosmologyOptions = CosmologyOptions()
+    options: CosmologyOptions = FIDUCIAL_OPTIONS
 
     def comoving_distance(self, z: ArrayLike) -> NDArray[np.float64]:
         """Comoving distance.
@@ -136,3 +147,7 @@ class Cosmology:
         """
         d_lens = float(self.angular_distance(z_lens))
         return SPEED_OF_LIGHT**2 / (4.0 * np.pi * G_NEWTON * d_lens * np.asarray(beta, np.float64))
+
+
+#: The universe of `FIDUCIAL_OPTIONS`.
+FIDUCIAL = Cosmology()

@@ -19,7 +19,12 @@ from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.lensing._nfw_kernels import chi2_terms, reduced_shear_grid
 from skymill.lensing.catalogue import ShearSample, tangential_shear
-from skymill.lensing.cosmology import Cosmology, CosmologyOptions
+from skymill.lensing.cosmology import (
+    FIDUCIAL,
+    FIDUCIAL_OPTIONS,
+    Cosmology,
+    CosmologyOptions,
+)
 from skymill.lensing.nfw import NfwHalo, convergence_shape, mean_convergence_shape
 
 __all__ = ["LensedSources", "MassFit", "MassFitOptions", "fit_nfw_mass", "mean_efficiency",
@@ -114,7 +119,7 @@ class MassFit:
 
 
 def mean_efficiency(
-    sample: ShearSample, *, z_lens: float, cosmology: Cosmology = Cosmology()
+    sample: ShearSample, *, z_lens: float, cosmology: Cosmology = FIDUCIAL
 ) -> tuple[Float64Array, Float64Array]:
     """Mean lensing efficiency of each galaxy over its p(z), or at its point redshift.
 
@@ -158,7 +163,7 @@ def select_sources(
     z_lens: float,
     centre: tuple[float, float],
     options: MassFitOptions = MassFitOptions(),
-    cosmology: Cosmology = Cosmology(),
+    cosmology: Cosmology = FIDUCIAL,
 ) -> LensedSources:
     """The galaxies behind a lens in the radial range.
 
@@ -343,7 +348,7 @@ def fit_nfw_mass(
     centre: tuple[float, float],
     rng: np.random.Generator,
     options: MassFitOptions = MassFitOptions(),
-    cosmology: CosmologyOptions = CosmologyOptions(),
+    cosmology: CosmologyOptions = FIDUCIAL_OPTIONS,
 ) -> MassFit:
     """Fit the mass of an NFW halo to the reduced shear around a centre.
 
@@ -381,7 +386,9 @@ def fit_nfw_mass(
     universe = Cosmology(cosmology)
     src = select_sources(sample, z_lens=z_lens, centre=centre, options=options, cosmology=universe)
     n = len(src.radius)
-    log_mass = np.linspace(options.log_mass_min, options.log_mass_max, options.n_mass)
+    log_mass: Float64Array = np.asarray(
+        np.linspace(options.log_mass_min, options.log_mass_max, options.n_mass), np.float64
+    )
     halo_args = {"z": z_lens, "c": options.concentration, "cosmology": universe}
     model = _model_grid(src, 10.0**log_mass, **halo_args)  # type: ignore[arg-type]
     raw = np.einsum("i,ki->k", src.weight, (src.g_t - model) ** 2)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skymill.data.errors import ConfigError
-from skymill.lensing.cosmology import Cosmology
+from skymill.lensing.cosmology import FIDUCIAL, Cosmology
 
 __all__ = ["NfwHalo", "concentration", "convergence_shape", "mean_convergence_shape"]
 
@@ -115,7 +115,7 @@ class NfwHalo:
     mass: float
     z: float
     c: float | None = None
-    cosmology: Cosmology = Cosmology()
+    cosmology: Cosmology = FIDUCIAL
 
     def __post_init__(self) -> None:
         if not self.mass > 0:

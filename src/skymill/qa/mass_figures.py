@@ -56,7 +56,7 @@ def _draw_mode(
 ) -> None:
     image = axes.imshow(snr, origin="lower", cmap="RdBu_r", vmin=-_SNR_RANGE[1], vmax=_SNR_RANGE[1])
     if snr.max() > 3:
-        axes.contour(snr, levels=np.arange(3, max(snr.max(), 3) + 1), colors="k", linewidths=0.6)
+        axes.contour(snr, levels=np.arange(3.0, float(snr.max()) + 1.0), colors="k", linewidths=0.6)
     if peaks is not None and len(peaks):
         axes.plot(peaks["x"], peaks["y"], "+", color="k", ms=9, mew=1.2)
     if mark is not None:
@@ -104,8 +104,8 @@ def draw_mass_map(
     radius = float(mass_map.apertures[k])
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     figure.suptitle(
-        f"{title + ': ' if title else ''}aperture mass, {mass_map.filter}, R = {radius:.1f} arcmin, "
-        f"{mass_map.n_galaxies} galaxies",
+        f"{title + ': ' if title else ''}aperture mass, {mass_map.filter}, "
+        f"R = {radius:.1f} arcmin, {mass_map.n_galaxies} galaxies",
         fontsize=10,
     )
     position = None

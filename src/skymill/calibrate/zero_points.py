@@ -1,0 +1,313 @@
+"""Zero points of a catalogue's bands against a reference catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from skymill.calibrate.extinction import COEFFICIENTS, extinction_coefficient
+from skymill.calibrate.match import match_sky
+from skymill.calibrate.reference import ReferenceOptions, load_references
+from skymill.calibrate.robust import robust_sigma
+from skymill.calibrate.stellar_locus import StellarLocusOptions, fit_locus_offset
+from skymill.data.errors import ConfigError, DataError, NoDataError
+from skymill.data.options import check_range, option
+from skymill.data.tables import load_schema
+from skymill.data.units import magnitude_from_njy
+
+__all__ = ["ZeroPoint", "ZeroPointOptions", "fit_zero_point", "fit_zero_points",
+           "parse_colour_terms"]  # fmt: skip
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroPointOptions:
+    """Stars, match and colour terms of the zero points."""
+
+    radius_arcsec: float = option(1.0, "Largest separation of a match", unit="arcsec")
+    min_mag: float = option(16.0, "Brightest reference star", unit="mag")
+    max_mag: float = option(21.0, "Faintest reference star", unit="mag")
+    max_error: float = option(0.1, "Largest error of a star in either catalogue", unit="mag")
+    clip: float = option(3.0, "Residuals beyond this many robust deviations are left out")
+    min_stars: int = option(5, "Stars that a zero point needs")
+    epoch_mjd: float = option(
+        0.0, "Epoch of the catalogue for proper motions, MJD; 0 takes the reference's", unit="day"
+    )
+    colour_terms: tuple[str, ...] = option(
+        (), "band:a0,a1,a2,a3 of m - m_ref = sum a_k (blue - red)^k in the reference's colour"
+    )
+    colour_bands: tuple[str, ...] = option(("g", "i"), "The reference's two bands of the colour")
+    min_colour: float = option(0.0, "Bluest star, if there is a colour term", unit="mag")
+    max_colour: float = option(0.7, "Reddest star, if there is a colour term", unit="mag")
+
+    def __post_init__(self) -> None:
+        check_range(self, "radius_arcsec", low=0.0, low_open=True, high=60.0)
+        check_range(self, "max_error", low=0.0, low_open=True)
+        check_range(self, "clip", low=1.0, high=20.0)
+        check_range(self, "min_stars", low=2)
+        if self.max_mag <= self.min_mag:
+            raise ConfigError(f"max_mag must be > min_mag = {self.min_mag} mag; got {self.max_mag}")
+        parse_colour_terms(self.colour_terms)
+        if len(self.colour_bands) != 2:
+            raise ConfigError(f"colour_bands must be two bands; got {self.colour_bands}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroPoint:
+    """Offset of a band.
+
+    Parameters
+    ----------
+    offset, error, scatter : float [mag]
+        Subtract ``offset`` from the magnitudes; its standard error; the scatter of a star.
+    n_star : int
+        Stars used.
+    """
+
+    offset: float
+    error: float
+    scatter: float
+    n_star: int
+
+
+def parse_colour_terms(entries: Sequence[str]) -> dict[str, Float64Array]:
+    """Polynomials written as ``band:a0,a1,...``.
+
+    Parameters
+    ----------
+    entries : sequence of str
+        One for each band.
+
+    Returns
+    -------
+    dict of str to (k,) float64
+        Coefficients by band.
+
+    Raises
+    ------
+    ConfigError
+        If an entry is malformed.
+    """
+    out = {}
+    for entry in entries:
+        band, _, numbers = entry.partition(":")
+        try:
+            out[band.strip()] = np.array([float(v) for v in numbers.split(",")])
+        except ValueError:
+            raise ConfigError(f"a colour term is written band:a0,a1,...; got {entry!r}") from None
+    return out
+
+
+def fit_zero_point(
+    stars: Table,
+    references: Sequence[Table],
+    *,
+    band: str,
+    reference_band: str,
+    ebv: Float64Array,
+    reference_coefficient: float,
+    options: ZeroPointOptions = ZeroPointOptions(),
+    colour_coefficients: tuple[float, float] = (0.0, 0.0),
+) -> ZeroPoint:
+    """Compare the PSF magnitudes of stars with a reference catalogue.
+
+    Parameters
+    ----------
+    stars : astropy.table.Table
+        Stars with ``ra``, ``dec`` and dereddened ``{band}_psf_mag`` and ``{band}_psf_magerr``.
+    references : sequence of astropy.table.Table
+        Shards in the ``refcat`` schema, not dereddened.
+    band, reference_band : str
+        Band of the catalogue and its counterpart in the reference.
+    ebv : (n,) float64 [mag]
+        E(B-V) of each star.
+    reference_coefficient : float
+        Extinction of the reference's band over E(B-V).
+    options : ZeroPointOptions
+        Choice of the stars.
+    colour_coefficients : (float, float)
+        Extinction of the two bands of the reference's colour over E(B-V).
+
+    Returns
+    -------
+    ZeroPoint
+        Weighted, clipped mean of the residuals with a scatter of the stars beyond their errors.
+
+    Raises
+    ------
+    NoDataError
+        If too few stars match.
+    """
+    terms = parse_colour_terms(options.colour_terms)
+    reference = load_references(
+        references,
+        band=reference_band,
+        epoch_mjd=options.epoch_mjd or float(np.median(np.asarray(references[0]["epoch"]))),
+        options=ReferenceOptions(mag_min=options.min_mag, mag_max=options.max_mag),
+        colour=tuple(options.colour_bands) if band in terms else None,  # type: ignore[arg-type]
+    )
+    pairs = match_sky(
+        np.asarray(stars["ra"]), np.asarray(stars["dec"]), reference.ra, reference.dec,
+        radius_arcsec=options.radius_arcsec,
+    )  # fmt: skip
+    mag = np.asarray(stars[f"{band}_psf_mag"], np.float64)[pairs.first]
+    err = np.asarray(stars[f"{band}_psf_magerr"], np.float64)[pairs.first]
+    dust = np.nan_to_num(np.asarray(ebv, np.float64)[pairs.first])
+    flux, flux_err = reference.flux[pairs.second], reference.flux_err[pairs.second]
+    ref_err = np.nan_to_num(1.0857 * flux_err / flux, nan=0.0)
+    residual = mag - (magnitude_from_njy(flux) - reference_coefficient * dust)
+    keep = np.isfinite(residual) & (err < options.max_error) & (ref_err < options.max_error)
+    if band in terms and reference.colour is not None:
+        reddening = (colour_coefficients[0] - colour_coefficients[1]) * dust
+        colour = reference.colour[pairs.second] - reddening
+        with np.errstate(invalid="ignore"):
+            keep &= (colour > options.min_colour) & (colour < options.max_colour)
+        residual = residual - np.polynomial.polynomial.polyval(colour, terms[band])
+    if keep.sum() < options.min_stars:
+        raise NoDataError(
+            f"band {band}: {int(keep.sum())} stars match the reference's {reference_band} within "
+            f"{options.radius_arcsec} arcsec and the limits ({len(pairs)} pairs of {len(stars)} "
+            f"stars and {len(reference)} references); at least {options.min_stars} are needed"
+        )
+    return _robust_mean(residual[keep], np.hypot(err, ref_err)[keep], options.clip)
+
+
+def _robust_mean(values: Float64Array, errors: Float64Array, clip: float) -> ZeroPoint:
+    """Clipped mean, weighted by the errors and the scatter that they leave unexplained."""
+    used = np.ones(len(values), dtype=bool)
+    extra2, mean = 0.0, float(np.median(values))
+    for _ in range(20):
+        scatter = float(robust_sigma(values[used] - mean))
+        extra2 = max(scatter**2 - float(np.median(errors[used] ** 2)), 0.0)
+        sigma = np.sqrt(errors**2 + extra2 + 1e-12)
+        weight = np.where(used, 1.0 / sigma**2, 0.0)
+        mean = float(np.sum(weight * values) / weight.sum())
+        again = np.abs(values - mean) < clip * np.maximum(sigma, scatter)
+        if again.sum() < 2 or np.array_equal(again, used):
+            break
+        used = again
+    weight = np.where(used, 1.0 / (errors**2 + extra2 + 1e-12), 0.0)
+    # The scatter of the stars themselves, not only their errors, sets the error of the mean.
+    variance = float(np.sum(weight**2 * (values - mean) ** 2) / weight.sum() ** 2)
+    n = int(used.sum())
+    return ZeroPoint(
+        offset=mean,
+        error=float(np.sqrt(variance * n / max(n - 1, 1))),
+        scatter=float(robust_sigma(values[used] - mean)),
+        n_star=n,
+    )
+
+
+def fit_zero_points(
+    stars: Table,
+    references: Sequence[Table],
+    *,
+    bands: Sequence[str],
+    survey: str,
+    band_map: dict[str, str],
+    name: str,
+    options: ZeroPointOptions,
+    locus: StellarLocusOptions,
+) -> Table:
+    """Zero points of every band: from the reference, else from the stellar locus.
+
+    Parameters
+    ----------
+    stars : astropy.table.Table
+        The stars of a ``dereddenedCatalog``.
+    references : sequence of astropy.table.Table
+        Shards in the ``refcat`` schema; may be empty.
+    bands : sequence of str
+        Bands of the catalogue.
+    survey : str
+        Survey of the reference, for its extinction coefficients.
+    band_map : dict of str to str
+        The reference's band where its name differs.
+    name : str
+        Name of the reference catalogue, for the table.
+    options : ZeroPointOptions
+        Stars and match.
+    locus : StellarLocusOptions
+        Line of the locus.
+
+    Returns
+    -------
+    astropy.table.Table
+        Schema ``zeroPoints``, one row a band. A band without a zero point has offset 0, source
+        ``none`` and the reason in ``message``.
+    """
+    if survey not in COEFFICIENTS:
+        raise ConfigError(f"survey must be one of {', '.join(COEFFICIENTS)}; got {survey!r}")
+    shards = [t for t in references if len(t)]
+    ebv = np.asarray(stars["ebv"], np.float64)
+    rows, offsets = [], {}
+    for band in bands:
+        found, source, message = None, "none", "there is no reference catalogue here"
+        other = band_map.get(band, band)
+        if shards:
+            try:
+                found = fit_zero_point(
+                    stars, shards, band=band, reference_band=other, ebv=ebv,
+                    reference_coefficient=extinction_coefficient(other, survey=survey),
+                    options=options,
+                    colour_coefficients=_colour_coefficients(survey, options),
+                )  # fmt: skip
+                source, message = f"{name} {other}"[:32], ""
+                offsets[band] = found.offset
+            except (NoDataError, ConfigError, DataError) as err:
+                message = str(err)
+        rows.append((band, found, source, message))
+    return _zero_point_table(_locus_rows(rows, stars, offsets, locus))
+
+
+def _colour_coefficients(survey: str, options: ZeroPointOptions) -> tuple[float, float]:
+    table = COEFFICIENTS[survey]
+    blue, red = options.colour_bands
+    return table.get(blue, 0.0), table.get(red, 0.0)
+
+
+_Row = tuple[str, ZeroPoint | None, str, str]
+
+
+def _locus_rows(
+    rows: list[_Row], stars: Table, offsets: dict[str, float], locus: StellarLocusOptions
+) -> list[_Row]:
+    """Fill the row of the locus's band where the reference has given none."""
+    out = []
+    for band, found, source, message in rows:
+        if found is None and band == locus.band and locus.has_line:
+            mags = {
+                b: np.asarray(stars[f"{b}_psf_mag"], np.float64) - offsets.get(b, 0.0)
+                for b in (band, "g", "r")
+                if f"{b}_psf_mag" in stars.colnames
+            }
+            try:
+                offset, error, scatter, n = fit_locus_offset(mags, options=locus)
+                found = ZeroPoint(offset=offset, error=error, scatter=scatter, n_star=n)
+                source, message = "locus", ""
+            except NoDataError as err:
+                message = str(err)
+        out.append((band, found, source, message))
+    return out
+
+
+def _zero_point_table(rows: list[_Row]) -> Table:
+    none = ZeroPoint(offset=0.0, error=np.nan, scatter=np.nan, n_star=0)
+    points = [found or none for _, found, _, _ in rows]
+    table = Table(
+        {
+            "band": np.array([r[0] for r in rows], "U8"),
+            "offset": [p.offset for p in points],
+            "offset_err": [p.error for p in points],
+            "scatter": [p.scatter for p in points],
+            "n_star": [p.n_star for p in points],
+            "source": np.array([r[2] for r in rows], "U32"),
+            "message": np.array([r[3][:256] for r in rows], "U256"),
+        }
+    )
+    return load_schema("zeroPoints").apply(table)

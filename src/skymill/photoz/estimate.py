@@ -1,0 +1,291 @@
+"""Bayesian photometric redshifts from templates (the method of Benitez 2000)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import ArrayLike, NDArray
+
+from skymill.data.errors import ConfigError, DataError
+from skymill.data.flags import PhotozFlag
+from skymill.data.options import check_choice, check_range, option
+from skymill.data.tables import load_schema
+from skymill.data.units import magnitude_from_njy
+from skymill.photoz._kernels import posterior, summarise
+from skymill.photoz.priors import PRIOR_NAMES, prior_of_classes
+from skymill.photoz.spectra import FilterCurve, ModelFluxes, load_filters, make_model_fluxes
+from skymill.photoz.storage import encode_pz
+
+__all__ = ["PhotozOptions", "estimate_photoz"]
+
+_BLOCK_Z = 256
+_BLOCK_GALAXIES = 16
+_MAGNITUDE_STEP = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotozOptions:
+    """Templates, prior, grid and errors of the photometric redshifts."""
+
+    camera: str = option("decam", "Camera whose filter curves are used")
+    prior: str = option("ngvs", "Prior: ngvs, hdfn or flat")
+    prior_band: str = option("i", "Band of the prior's magnitude")
+    prior_cut: float = option(
+        0.01, "Where p(z|T, m) is below this fraction of a flat one, it is zero"
+    )
+    n_interpolate: int = option(2, "Mixtures between neighbouring templates")
+    z_min: float = option(0.01, "First redshift of the grid")
+    z_max: float = option(3.0, "Last redshift of the grid")
+    dz: float = option(0.002, "Step of the grid")
+    min_mag_err: float = option(
+        0.02, "Added in quadrature to every error, for the templates' imperfection", unit="mag"
+    )
+    smoothing: float = option(0.0212, "Standard deviation of the smoothing of p(z)")
+    odds_width: float = option(0.1, "Half width over (1+z) of the interval of the odds")
+    bin_width: float = option(0.02, "Width of the bins in which p(z) is kept")
+
+    def __post_init__(self) -> None:
+        check_choice(self, "prior", PRIOR_NAMES)
+        check_range(self, "n_interpolate", low=0, high=20)
+        check_range(self, "prior_cut", low=0.0, high=0.5)
+        check_range(self, "z_min", low=0.0, low_open=True)
+        check_range(self, "z_max", low=0.1, high=10.0)
+        check_range(self, "dz", low=1e-4, high=0.1)
+        check_range(self, "min_mag_err", low=0.0, high=1.0)
+        check_range(self, "smoothing", low=0.0, high=0.5)
+        check_range(self, "odds_width", low=0.0, low_open=True)
+        if self.z_max - self.z_min < 10 * self.dz:
+            raise ConfigError(
+                f"the redshift grid needs 10 steps: z_min = {self.z_min}, z_max = {self.z_max}, "
+                f"dz = {self.dz}"
+            )
+        if self.bin_width < self.dz:
+            raise ConfigError(f"bin_width must be >= dz = {self.dz}; got {self.bin_width}")
+
+    @property
+    def z(self) -> NDArray[np.float64]:
+        """The grid of redshifts."""
+        return np.arange(self.z_min, self.z_max + 0.5 * self.dz, self.dz)
+
+
+@functools.lru_cache(maxsize=4)
+def _camera_models(
+    camera: str, bands: tuple[str, ...], z_min: float, z_max: float, dz: float, n: int
+) -> ModelFluxes:
+    z = np.arange(z_min, z_max + 0.5 * dz, dz)
+    return make_model_fluxes(load_filters(camera, bands), z=z, n_interpolate=n)
+
+
+def _prior_magnitudes(
+    flux: NDArray[np.float64], bands: Sequence[str], options: PhotozOptions
+) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
+    """Magnitude for the prior: of its band, else of the nearest other band, else NaN."""
+    names = list(bands)
+    first = names.index(options.prior_band) if options.prior_band in names else len(names) - 1
+    order = sorted(range(len(bands)), key=lambda b: abs(b - first))
+    magnitude = magnitude_from_njy(flux)
+    out = magnitude[:, order[0]].copy()
+    flags = np.zeros(len(flux), dtype=np.uint32)
+    if bands[order[0]] != options.prior_band:
+        flags |= np.uint32(PhotozFlag.PRIOR_OTHER_BAND)
+    for b in order[1:]:
+        use = ~np.isfinite(out) & np.isfinite(magnitude[:, b])
+        out[use] = magnitude[use, b]
+        flags[use] |= np.uint32(PhotozFlag.PRIOR_OTHER_BAND)
+    flags[~np.isfinite(out)] |= np.uint32(PhotozFlag.NO_PRIOR)
+    return out, flags
+
+
+def _smoothing_kernel(options: PhotozOptions) -> NDArray[np.float32]:
+    half = int(np.ceil(3.0 * options.smoothing / options.dz))
+    if half == 0:
+        return np.ones(1, np.float32)
+    x = np.arange(-half, half + 1) * options.dz / options.smoothing
+    kernel = np.exp(-0.5 * x * x)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def estimate_photoz(
+    flux: ArrayLike,
+    flux_err: ArrayLike,
+    *,
+    bands: Sequence[str],
+    options: PhotozOptions = PhotozOptions(),
+    filters: Sequence[FilterCurve] | None = None,
+    models: ModelFluxes | None = None,
+) -> Table:
+    """Photometric redshifts with their p(z).
+
+    Parameters
+    ----------
+    flux, flux_err : (n, n_band) float64 [nJy]
+        Fluxes (negative ones too: an upper limit is a flux near zero with its error). A band that
+        was not observed is NaN or has an error that is not positive.
+    bands : sequence of str
+        Names of the bands.
+    options : PhotozOptions
+        Templates, prior, grid.
+    filters : sequence of FilterCurve, optional
+        Curves of the bands; those of the camera if omitted.
+    models : ModelFluxes, optional
+        Model fluxes computed before, for many calls with the same bands.
+
+    Returns
+    -------
+    astropy.table.Table
+        Schema ``photoz`` without ``ID``; NaN with a flag where there is no estimate.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not agree, or a band is measured nowhere at all.
+
+    References
+    ----------
+    Benitez 2000, ApJ 536, 571.
+    """
+    f = np.atleast_2d(np.asarray(flux, np.float64))
+    e = np.atleast_2d(np.asarray(flux_err, np.float64))
+    if f.shape != e.shape or f.shape[1] != len(bands):
+        raise DataError(
+            f"flux and flux_err must be (n, {len(bands)}) for bands {', '.join(bands)}; got "
+            f"{f.shape} and {e.shape}"
+        )
+    if models is None:
+        if filters is not None:
+            models = make_model_fluxes(filters, z=options.z, n_interpolate=options.n_interpolate)
+        else:
+            models = _camera_models(
+                options.camera, tuple(bands), options.z_min, options.z_max, options.dz,
+                options.n_interpolate,
+            )  # fmt: skip
+    return _estimate(f, e, bands=bands, options=options, models=models)
+
+
+def _scaled(
+    f: NDArray[np.float64], e: NDArray[np.float64], options: PhotozOptions
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Fluxes in units of each galaxy's largest, inverse variances, counts of bands, the units."""
+    good = np.isfinite(f) & np.isfinite(e) & (e > 0)
+    value = np.where(good, f, 0.0)
+    extra = options.min_mag_err * np.log(10.0) / 2.5 * np.abs(value)
+    variance = np.where(good, e**2 + extra**2, 1.0)
+    scale = np.maximum(np.abs(value).max(axis=1), 1e-30)
+    weight = np.where(good, scale[:, None] ** 2 / variance, 0.0)
+    return (
+        (value / scale[:, None]).astype(np.float32),
+        weight.astype(np.float32),
+        good.sum(axis=1),
+        scale,
+    )
+
+
+def _estimate(
+    f: NDArray[np.float64],
+    e: NDArray[np.float64],
+    *,
+    bands: Sequence[str],
+    options: PhotozOptions,
+    models: ModelFluxes,
+) -> Table:
+    n, z = len(f), models.z
+    flux, weight, n_band, _ = _scaled(f, e, options)
+    magnitude, flags = _prior_magnitudes(np.where(weight > 0, f, np.nan), bands, options)
+    n_template = len(models.class_weight)
+    share = models.class_weight.sum(axis=0)
+    mix = models.class_weight / np.where(share > 0, share, 1.0)
+    cells = np.where(np.isfinite(magnitude), np.rint(magnitude / _MAGNITUDE_STEP), 10_000).astype(
+        np.int64
+    )
+    order = np.argsort(cells, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(cells[order]) != 0]) if n else np.zeros(0, int)
+    per_bin = max(round(options.bin_width / options.dz), 1)
+    n_bin = -(-len(z) // per_bin)
+    numbers = np.empty((n, 7))
+    bins = np.empty((n, n_bin), np.float32)
+    ml = np.empty((n, 2), np.int64)
+    ml_chi2 = np.empty(n, np.float32)
+    kernel = _smoothing_kernel(options)
+    smooth = np.empty(len(z) + len(kernel) - 1, np.float32)
+    p = np.empty((_BLOCK_GALAXIES, len(z)), np.float32)
+    ref = np.empty((_BLOCK_GALAXIES, -(-len(z) // _BLOCK_Z)), np.float32)
+    for first, last in zip(starts, np.r_[starts[1:], n], strict=True):
+        cell = cells[order[first]]
+        at = np.nan if cell == 10_000 else cell * _MAGNITUDE_STEP
+        classes = prior_of_classes(options.prior, magnitude=at, z=z, cut=options.prior_cut)
+        prior = (mix @ classes * len(z)).astype(np.float32)
+        for i in range(first, last, _BLOCK_GALAXIES):
+            rows = order[i : min(i + _BLOCK_GALAXIES, last)]
+            k = len(rows)
+            found, least = np.empty((k, 2), np.int64), np.empty(k, np.float32)
+            posterior(flux[rows], weight[rows], models.flux, prior, _BLOCK_Z, p[:k], ref[:k],
+                      found, least)  # fmt: skip
+            some, part = np.empty((k, 7)), np.empty((k, n_bin), np.float32)
+            summarise(p[:k], z, kernel, options.odds_width, per_bin, smooth, some, part)
+            numbers[rows], bins[rows], ml[rows], ml_chi2[rows] = some, part, found, least
+    good = (numbers[:, 6] > 0) & (n_band >= 2)
+    mode = numbers[:, 0].astype(np.int64)
+    template, modified = _template_at(flux, weight, models, mode, n_band)
+    flags[n_band < 3] |= np.uint32(PhotozFlag.FEW_BANDS)
+    flags[~good] |= np.uint32(PhotozFlag.NO_ESTIMATE)
+    flags[good & ((mode <= 1) | (mode >= len(z) - 2))] |= np.uint32(PhotozFlag.AT_LIMIT)
+    bins[~good] = 0.0
+    middle = z[0] + options.dz * (per_bin - 1) / 2.0
+
+    def masked(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(good, values, np.nan)
+
+    table = Table(
+        {
+            "z_phot": masked(z[mode]),
+            "z_median": masked(numbers[:, 1]),
+            "z_mean": masked(numbers[:, 2]),
+            "z_ml": masked(z[ml[:, 1]]),
+            "z_low": masked(numbers[:, 3]),
+            "z_high": masked(numbers[:, 4]),
+            "odds": masked(numbers[:, 5]),
+            "template": np.where(good, template, -1),
+            "template_ml": np.where(good, ml[:, 0], -1),
+            "chi2": masked(ml_chi2.astype(np.float64)),
+            "mod_chi2": masked(modified),
+            "n_band": n_band,
+            "prior_mag": magnitude,
+            "photoz_flags": flags,
+            "pz": encode_pz(bins),
+            "pz_z0": np.full(n, middle),
+            "pz_dz": np.full(n, per_bin * options.dz),
+        }
+    )
+    assert n_template == models.flux.shape[1]
+    return load_schema("photoz").apply(table)
+
+
+def _template_at(
+    flux: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    models: ModelFluxes,
+    index: NDArray[np.int64],
+    n_band: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Best template at one redshift for each galaxy, and the modified chi2 there."""
+    n = len(flux)
+    template, modified = np.zeros(n, np.int64), np.full(n, np.nan)
+    for start in range(0, n, 4096):
+        s = slice(start, start + 4096)
+        model = models.flux[:, :, index[s]].transpose(2, 1, 0).astype(np.float64)  # (k, T, band)
+        w, f = weight[s, None, :].astype(np.float64), flux[s, None, :].astype(np.float64)
+        amplitude = (w * f * model).sum(-1) / np.maximum((w * model**2).sum(-1), 1e-300)
+        fitted = np.maximum(amplitude, 0.0)[..., None] * model
+        chi2 = (w * (f - fitted) ** 2).sum(-1)
+        template[s] = chi2.argmin(axis=1)
+        best = np.take_along_axis(fitted, template[s][:, None, None], axis=1)[:, 0]
+        used = w[:, 0] > 0
+        softening = (np.where(used, best, 0).max(axis=1, keepdims=True) / 15.0) ** 2
+        variance = 1.0 / np.where(used, w[:, 0], 1.0) + softening
+        total = np.where(used, (f[:, 0] - best) ** 2 / variance, 0.0).sum(axis=1)
+        modified[s] = total / np.maximum(n_band[s] - 3, 1)
+    return template, modified

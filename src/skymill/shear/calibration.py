@@ -1,0 +1,302 @@
+"""From measured distortions to calibrated shears with weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from skymill.data.errors import ConfigError, DataError, NoDataError
+from skymill.data.flags import ShearFlag
+from skymill.data.options import check_choice, check_range, option
+from skymill.data.tables import load_schema
+from skymill.data.units import MAG_ERR_FACTOR
+from skymill.shear.hsc_y1 import evaluate_hsc_y1
+
+__all__ = ["CalibrateShearOptions", "calibrate_shears"]
+
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+_NAIVE_E_RMS = 0.365
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateShearOptions:
+    """Method, cuts and biases of the shear calibration; every cut has two sides."""
+
+    method: str = option(
+        "hsc",
+        "hsc (tables of HSC-Y1), responsivity (from the shapes themselves) or naive (constants)",
+    )
+    band: str = option("r", "Band of the shapes")
+    min_mag: float = option(17.0, "Brightest galaxy", unit="mag")
+    max_mag: float = option(26.0, "Faintest galaxy", unit="mag")
+    min_snr: float = option(5.0, "Least signal to noise of the model flux")
+    max_distortion: float = option(4.0, "Largest modulus of the distortion (exclusive)")
+    min_resolution: float = option(0.3, "Least resolution R2")
+    max_sigma_e: float = option(0.4, "Largest error of one component of the distortion")
+    max_blendedness: float = option(0.42, "Largest blendedness")
+    min_z: float = option(0.0, "Least point redshift (published: 0.15)")
+    max_z: float = option(10.0, "Largest point redshift (published: 1.4)")
+    min_odds: float = option(0.0, "Least odds of the photo-z (published: 0.7)")
+    max_mod_chi2: float = option(0.0, "Largest modified chi2 of the photo-z; 0 cuts nothing")
+    max_shear: float = option(2.0, "Largest modulus of the calibrated shear")
+    allow_outside: bool = option(
+        False, "hsc: use galaxies outside of the calibrated range, with the nearest values"
+    )
+    bias_offset: float = option(0.0, "responsivity: multiplicative bias m at any signal to noise")
+    bias_slope: float = option(
+        0.0, "responsivity: m added at S/N 20 and R2 0.5, times (S/N/20)^p (R2/0.5)^q"
+    )
+    bias_snr_power: float = option(-1.23, "responsivity: the power p")
+    bias_resolution_power: float = option(1.76, "responsivity: the power q")
+
+    def __post_init__(self) -> None:
+        check_choice(self, "method", ("hsc", "responsivity", "naive"))
+        for low, high in (("min_mag", "max_mag"), ("min_z", "max_z")):
+            if getattr(self, high) <= getattr(self, low):
+                raise ConfigError(
+                    f"{high} must be > {low} = {getattr(self, low)}; got {getattr(self, high)}"
+                )
+        check_range(self, "min_snr", low=0.0)
+        check_range(self, "max_distortion", low=0.0, low_open=True)
+        check_range(self, "min_resolution", low=0.0, high=1.0)
+        check_range(self, "max_sigma_e", low=0.0, low_open=True)
+        check_range(self, "max_blendedness", low=0.0)
+        check_range(self, "min_odds", low=0.0, high=1.0)
+        check_range(self, "max_mod_chi2", low=0.0)
+        check_range(self, "max_shear", low=0.0, low_open=True)
+        check_range(self, "bias_offset", low=-0.9, high=0.9)
+
+
+@dataclass
+class _Shapes:
+    """Columns of the catalogue that the calibration reads."""
+
+    e1: Float64Array
+    e2: Float64Array
+    sigma_e: Float64Array
+    resolution: Float64Array
+    snr: Float64Array
+    magnitude: Float64Array
+    blendedness: Float64Array
+    psf_e1: Float64Array
+    psf_e2: Float64Array
+    z: Float64Array
+    odds: Float64Array
+    mod_chi2: Float64Array
+    failed: BoolArray
+
+
+def _column(table: Table, name: str) -> Float64Array:
+    if name not in table.colnames:
+        raise DataError(
+            f"the catalogue has no column {name!r}, which the shear calibration needs; it has "
+            f"{', '.join(table.colnames[:20])} ..."
+        )
+    return np.asarray(np.ma.filled(np.ma.asarray(table[name]).astype(np.float64), np.nan))
+
+
+def _read_shapes(catalogue: Table, photoz: Table | None, band: str) -> _Shapes:
+    n = len(catalogue)
+    unknown = np.full(n, np.nan)
+    z, odds, mod_chi2 = unknown, unknown, unknown
+    if photoz is not None:
+        rows = _match_ids(catalogue, photoz)
+        z, odds, mod_chi2 = (
+            np.where(rows >= 0, _column(photoz, c)[rows], np.nan)
+            for c in ("z_phot", "odds", "mod_chi2")
+        )
+    failed = np.zeros(n, dtype=bool)
+    if "hsm_flag" in catalogue.colnames:
+        failed = np.asarray(catalogue["hsm_flag"]).astype(bool)
+    return _Shapes(
+        e1=_column(catalogue, "e1"),
+        e2=_column(catalogue, "e2"),
+        sigma_e=_column(catalogue, "sigmae"),
+        resolution=_column(catalogue, "res"),
+        snr=MAG_ERR_FACTOR / _column(catalogue, f"{band}_cmodel_magerr"),
+        magnitude=_column(catalogue, f"{band}_cmodel_mag"),
+        blendedness=_column(catalogue, "blendedness"),
+        psf_e1=_column(catalogue, "sdss_psf_e1"),
+        psf_e2=_column(catalogue, "sdss_psf_e2"),
+        z=z,
+        odds=odds,
+        mod_chi2=mod_chi2,
+        failed=failed,
+    )
+
+
+def _match_ids(catalogue: Table, photoz: Table) -> NDArray[np.int64]:
+    """Row of the photo-z table of each object; -1 where there is none."""
+    for name, table in (("catalogue", catalogue), ("photo-z table", photoz)):
+        if "ID" not in table.colnames:
+            raise DataError(f"the {name} has no column 'ID', by which redshifts are found")
+    if len(photoz) == 0:
+        return np.full(len(catalogue), -1, np.int64)
+    known, wanted = np.asarray(photoz["ID"]).astype(str), np.asarray(catalogue["ID"]).astype(str)
+    order = np.argsort(known)
+    rows = order[np.clip(np.searchsorted(known[order], wanted), 0, len(known) - 1)]
+    return np.where(known[rows] == wanted, rows, -1)
+
+
+def _cuts(
+    shapes: _Shapes, options: CalibrateShearOptions, has_photoz: bool
+) -> Iterator[tuple[str, BoolArray]]:
+    """Name of each cut and who passes it; what is not finite does not pass."""
+    s, o = shapes, options
+    modulus = np.hypot(s.e1, s.e2)
+    yield "distortion", (modulus > 0) & (modulus < o.max_distortion)
+    if o.method != "naive":
+        yield "magnitude", (s.magnitude > o.min_mag) & (s.magnitude < o.max_mag)
+        yield "snr", (s.snr >= o.min_snr) & np.isfinite(s.snr)
+        yield "resolution", s.resolution > o.min_resolution
+        yield "sigma_e", (s.sigma_e >= 0) & (s.sigma_e < o.max_sigma_e)
+        yield "blendedness", (s.blendedness < o.max_blendedness) | ~np.isfinite(s.blendedness)
+    if has_photoz:
+        yield "redshift", (s.z > o.min_z) & (s.z < o.max_z)
+        if o.min_odds > 0:
+            yield "odds", s.odds > o.min_odds
+        if o.max_mod_chi2 > 0:
+            yield "mod_chi2", s.mod_chi2 < o.max_mod_chi2
+
+
+def _calibration(
+    shapes: _Shapes, use: BoolArray, options: CalibrateShearOptions
+) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array, BoolArray]:
+    """e_rms, weight, m, a of each object, and who is outside of the calibrated range."""
+    n = len(shapes.e1)
+    inside = np.zeros(n, dtype=bool)
+    if options.method == "hsc":
+        found = evaluate_hsc_y1(shapes.snr, shapes.resolution)
+        return found.e_rms, found.weight, found.m, found.a, found.outside
+    if options.method == "naive":
+        e_rms = np.full(n, _NAIVE_E_RMS)
+        return e_rms, 1.0 / e_rms**2, np.zeros(n), np.zeros(n), inside
+    measured = 0.5 * np.mean(shapes.e1[use] ** 2 + shapes.e2[use] ** 2)
+    noise = np.mean(shapes.sigma_e[use] ** 2)
+    variance = measured - noise
+    if not variance > 0.01:
+        raise DataError(
+            f"the shapes scatter by {measured:.4f} (variance of one component), not more than "
+            f"their errors of {noise:.4f}: the responsivity cannot be measured; check sigmae"
+        )
+    e_rms = np.full(n, np.sqrt(variance))
+    with np.errstate(invalid="ignore"):
+        weight = 1.0 / (variance + shapes.sigma_e**2)
+        m = options.bias_offset + options.bias_slope * (
+            (shapes.snr / 20.0) ** options.bias_snr_power
+            * (np.maximum(shapes.resolution, 0.0) / 0.5) ** options.bias_resolution_power
+        )
+    return e_rms, weight, m, np.zeros(n), inside
+
+
+def calibrate_shears(
+    catalogue: Table,
+    photoz: Table | None = None,
+    *,
+    options: CalibrateShearOptions = CalibrateShearOptions(),
+) -> Table:
+    """Calibrate the shears of a catalogue.
+
+    Parameters
+    ----------
+    catalogue : astropy.table.Table
+        Columns of ``exportCatalog`` (distortions ``e1``, ``e2`` in pixel axes, x to the West).
+    photoz : astropy.table.Table, optional
+        Schema ``photoz``, found by ``ID``.
+    options : CalibrateShearOptions
+        Method and cuts.
+
+    Returns
+    -------
+    astropy.table.Table
+        Schema ``shearCatalog``, one row for each object of the catalogue: ``use`` says whether it
+        passes every cut, ``shear_flags`` why not. The metadata hold the responsivity, the mean m
+        and how many objects each cut rejected.
+
+    Raises
+    ------
+    DataError
+        If a column is missing.
+    NoDataError
+        If no object passes the cuts, with the numbers of each.
+
+    Notes
+    -----
+    ``g_i = (e_i / (2 R) - c_i) / (1 + m)`` with the responsivity ``R = 1 - <e_rms^2>`` and the
+    weighted mean m of the objects used; then ``g2`` changes its sign for sky axes.
+    """
+    shapes = _read_shapes(catalogue, photoz, options.band)
+    n = len(catalogue)
+    flags = np.zeros(n, np.uint32)
+    finite = np.isfinite(shapes.e1) & np.isfinite(shapes.e2) & ~shapes.failed
+    flags[~finite] |= np.uint32(ShearFlag.NO_SHAPE)
+    use, counts = finite.copy(), {"no_shape": int(n - finite.sum())}
+    for name, passed in _cuts(shapes, options, photoz is not None):
+        counts[name] = int((use & ~passed).sum())
+        flags[~passed] |= np.uint32(ShearFlag.CUT)
+        use &= passed
+    _require(use, counts, n)
+    e_rms, weight, m, a, outside = _calibration(shapes, use, options)
+    flags[outside & finite] |= np.uint32(ShearFlag.OUTSIDE_CALIBRATION)
+    if not options.allow_outside:
+        counts["outside_calibration"] = int((use & outside).sum())
+        use &= ~outside
+    _require(use, counts, n)
+    total = weight[use].sum()
+    responsivity = 1.0 - float(np.sum(weight[use] * e_rms[use] ** 2) / total)
+    mean_m = float(np.sum(weight[use] * m[use]) / total)
+    c1 = a * np.nan_to_num(shapes.psf_e1)
+    c2 = a * np.nan_to_num(shapes.psf_e2)
+    g1 = (shapes.e1 / (2.0 * responsivity) - c1) / (1.0 + mean_m)
+    g2 = (shapes.e2 / (2.0 * responsivity) - c2) / (1.0 + mean_m)
+    large = np.hypot(g1, g2) >= options.max_shear
+    flags[large] |= np.uint32(ShearFlag.LARGE_SHEAR)
+    counts["large_shear"] = int((use & large).sum())
+    use &= ~large
+    table = Table(
+        {
+            "ID": np.asarray(catalogue["ID"]).astype(str),
+            "ra": _column(catalogue, "ra"),
+            "dec": _column(catalogue, "dec"),
+            "g1": g1,
+            "g2": -g2,
+            "weight": np.where(np.isfinite(weight), weight, 0.0),
+            "g1_pixel": g1,
+            "g2_pixel": g2,
+            "z_phot": shapes.z,
+            "shear_m": m,
+            "shear_c1": c1,
+            "shear_c2": c2,
+            "e1": shapes.e1,
+            "e2": shapes.e2,
+            "e_rms": e_rms,
+            "sigmae": shapes.sigma_e,
+            "res": shapes.resolution,
+            "snr": shapes.snr,
+            "mag": shapes.magnitude,
+            "blendedness": shapes.blendedness,
+            "odds": shapes.odds,
+            "mod_chi2": shapes.mod_chi2,
+            "use": use,
+            "shear_flags": flags,
+        }
+    )
+    table.meta.update(
+        method=options.method,
+        responsivity=responsivity,
+        mean_m=mean_m,
+        cuts=json.dumps(counts),
+    )
+    return load_schema("shearCatalog").apply(table)
+
+
+def _require(use: BoolArray, counts: dict[str, int], n: int) -> None:
+    if not use.any():
+        listing = ", ".join(f"{name} {number}" for name, number in counts.items())
+        raise NoDataError(f"none of {n} objects passes the shear cuts; rejected by: {listing}")

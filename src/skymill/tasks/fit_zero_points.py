@@ -1,0 +1,118 @@
+"""Zero points of the catalogue's bands (step photometric_calibration)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from astropy.table import Table
+from lsst.pex.config import DictField, Field
+from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import connectionTypes as cT
+
+from skymill.calibrate.catalogue_export import apply_zero_points, bands_of
+from skymill.calibrate.extinction import COEFFICIENTS
+from skymill.calibrate.stellar_locus import StellarLocusOptions
+from skymill.calibrate.zero_points import ZeroPointOptions, fit_zero_points
+from skymill.tasks._options import options_field, to_options
+
+__all__ = ["FitZeroPointsConfig", "FitZeroPointsConnections", "FitZeroPointsTask"]
+
+
+class FitZeroPointsConnections(
+    PipelineTaskConnections,
+    dimensions=("instrument", "skymap", "tract"),
+    defaultTemplates={"photoRefCat": "ps1"},
+):
+    """Datasets of `FitZeroPointsTask`."""
+
+    inputCatalog = cT.Input(
+        doc="Catalogue without extinction.",
+        name="dereddenedCatalog",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    references = cT.PrerequisiteInput(
+        doc="Reference catalogue.",
+        name="{photoRefCat}",
+        storageClass="SkymillTable",
+        dimensions=("htm7",),
+        multiple=True,
+        deferLoad=True,
+        minimum=0,
+    )
+    outputCatalog = cT.Output(
+        doc="Calibrated catalogue.",
+        name="calibratedCatalog",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    zeroPoints = cT.Output(
+        doc="Zero point of each band.",
+        name="zeroPoints",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+
+
+class FitZeroPointsConfig(PipelineTaskConfig, pipelineConnections=FitZeroPointsConnections):
+    """Options of `FitZeroPointsTask`."""
+
+    survey = Field(
+        dtype=str,
+        doc="Survey of the reference, whose extinction coefficients are used: "
+        + ", ".join(COEFFICIENTS),
+        default="ps1",
+    )
+    bandMap = DictField(
+        keytype=str,
+        itemtype=str,
+        doc="The reference's band for a band of ours, where they differ.",
+        default={"Y": "y"},
+    )
+    zeroPoint = options_field(ZeroPointOptions, "Stars, match, colour terms.")
+    locus = options_field(StellarLocusOptions, "Stellar locus of the band without a reference.")
+
+
+class FitZeroPointsTask(PipelineTask):
+    """Compare stars with the reference; a band without one uses the stellar locus or stays."""
+
+    ConfigClass = FitZeroPointsConfig
+    _DefaultName = "fitZeroPoints"
+
+    def runQuantum(self, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
+        """Read the shards of the reference catalogue, then run."""
+        inputs = butlerQC.get(inputRefs)
+        inputs["references"] = [handle.get() for handle in inputs.get("references", [])]
+        butlerQC.put(self.run(**inputs), outputRefs)
+
+    def run(self, inputCatalog: Table, references: Sequence[Table] = ()) -> Struct:
+        """Fit and apply the zero points.
+
+        Parameters
+        ----------
+        inputCatalog : astropy.table.Table
+            Schema ``dereddenedCatalog``.
+        references : sequence of astropy.table.Table
+            Shards of the reference catalogue.
+
+        Returns
+        -------
+        lsst.pipe.base.Struct
+            ``outputCatalog``: schema ``calibratedCatalog``; ``zeroPoints``: schema ``zeroPoints``.
+        """
+        table = fit_zero_points(
+            inputCatalog[inputCatalog["is_star"]],
+            references,
+            bands=bands_of(inputCatalog),
+            survey=self.config.survey,
+            band_map=dict(self.config.bandMap),
+            name=self.config.connections.photoRefCat,
+            options=to_options(self.config.zeroPoint, ZeroPointOptions),
+            locus=to_options(self.config.locus, StellarLocusOptions),
+        )
+        for row in table:
+            if row["message"]:
+                self.log.warning("band %s stays as it is: %s", row["band"], row["message"])
+        offsets = {str(r["band"]): float(r["offset"]) for r in table}
+        return Struct(outputCatalog=apply_zero_points(inputCatalog, offsets), zeroPoints=table)

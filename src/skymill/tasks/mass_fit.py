@@ -1,0 +1,136 @@
+"""The cluster's mass (step mass_fit)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from lsst.pex.config import Field
+from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import connectionTypes as cT
+
+from skymill.data.errors import ConfigError
+from skymill.lensing.catalogue import ShearSample
+from skymill.lensing.cosmology import CosmologyOptions
+from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
+from skymill.lensing.peaks import best_peak
+from skymill.photoz.storage import match_pz
+from skymill.qa.mass_figures import draw_mass_fit
+from skymill.tasks._options import options_field, to_options
+
+__all__ = ["MassFitConfig", "MassFitConnections", "MassFitTask"]
+
+
+class MassFitConnections(PipelineTaskConnections, dimensions=("instrument", "skymap", "tract")):
+    """Datasets of `MassFitTask`."""
+
+    shearCatalog = cT.Input(
+        doc="Calibrated shears.",
+        name="shearCatalog",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    photoz = cT.Input(
+        doc="Redshifts with p(z).",
+        name="photoz",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    peaks = cT.Input(
+        doc="Peaks of the mass map.",
+        name="massMapPeaks",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    massFit = cT.Output(
+        doc="Mass with its errors.",
+        name="massFit",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    profile = cT.Output(
+        doc="Shear profile.",
+        name="massProfile",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    picture = cT.Output(
+        doc="Profile and bootstrap.",
+        name="massFitPicture",
+        storageClass="SkymillPicture",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+
+
+class MassFitConfig(PipelineTaskConfig, pipelineConnections=MassFitConnections):
+    """Options of `MassFitTask`."""
+
+    zLens = Field(dtype=float, doc="Redshift of the cluster; must be set.", default=-1.0)
+    centreRa = Field(
+        dtype=float, doc="Centre [deg]; the highest E-mode peak if unset.", optional=True
+    )
+    centreDec = Field(
+        dtype=float, doc="Centre [deg]; the highest E-mode peak if unset.", optional=True
+    )
+    seed = Field(dtype=int, doc="Seed of the bootstrap, with the number of the tract.", default=1)
+    fit = options_field(MassFitOptions, "Sources, radial range, search.")
+    cosmology = options_field(CosmologyOptions, "The universe.")
+
+
+class MassFitTask(PipelineTask):
+    """Fit an NFW halo to the shear around the cluster's centre."""
+
+    ConfigClass = MassFitConfig
+    _DefaultName = "massFit"
+
+    def runQuantum(self, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
+        """Run with a seed made of the tract."""
+        inputs = butlerQC.get(inputRefs)
+        tract = int(butlerQC.quantum.dataId["tract"])
+        butlerQC.put(self.run(**inputs, tract=tract), outputRefs)
+
+    def run(self, shearCatalog: Table, photoz: Table, peaks: Table, tract: int = 0) -> Struct:
+        """Fit the mass.
+
+        Parameters
+        ----------
+        shearCatalog, photoz, peaks : astropy.table.Table
+            Schemas ``shearCatalog``, ``photoz``, ``massMapPeaks``.
+        tract : int
+            Part of the seed.
+
+        Returns
+        -------
+        lsst.pipe.base.Struct
+            ``massFit``, ``profile`` (schemas ``massFit``, ``massProfile``), ``picture`` (PNG).
+        """
+        if self.config.zLens <= 0:
+            raise ConfigError("massFit needs the cluster's redshift: set massFit:zLens")
+        table = shearCatalog[np.asarray(shearCatalog["use"], bool)]
+        pz, z_grid = match_pz(photoz, table)
+        sample, _ = ShearSample.from_columns(
+            ra=table["ra"],
+            dec=table["dec"],
+            g1=table["g1"],
+            g2=table["g2"],
+            weight=table["weight"],
+            z=table["z_phot"],
+            pz=pz,
+            z_grid=z_grid,
+        )
+        if self.config.centreRa is not None and self.config.centreDec is not None:
+            centre = (float(self.config.centreRa), float(self.config.centreDec))
+        else:
+            centre = best_peak(peaks)
+        fit = fit_nfw_mass(
+            sample,
+            z_lens=self.config.zLens,
+            centre=centre,
+            rng=np.random.default_rng([self.config.seed, tract]),
+            options=to_options(self.config.fit, MassFitOptions),
+            cosmology=to_options(self.config.cosmology, CosmologyOptions),
+        )
+        row = fit.table[0]
+        self.log.info("M200 = %.3e +- %.1e Msun", row["m200"], row["m200_err"])
+        return Struct(massFit=fit.table, profile=fit.profile, picture=draw_mass_fit(fit))

@@ -1,0 +1,89 @@
+"""The cluster's red sequence (step red_sequence)."""
+
+from __future__ import annotations
+
+from astropy.table import Table
+from lsst.pex.config import Field
+from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import connectionTypes as cT
+
+from skymill.data.errors import ConfigError
+from skymill.lensing.cosmology import Cosmology, CosmologyOptions
+from skymill.lensing.red_sequence import RedSequenceOptions, find_red_sequence
+from skymill.tasks._options import options_field, to_options
+
+__all__ = ["RedSequenceConfig", "RedSequenceConnections", "RedSequenceTask"]
+
+
+class RedSequenceConnections(PipelineTaskConnections, dimensions=("instrument", "skymap", "tract")):
+    """Datasets of `RedSequenceTask`."""
+
+    inputCatalog = cT.Input(
+        doc="Calibrated catalogue.",
+        name="calibratedCatalog",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    redSequence = cT.Output(
+        doc="Galaxies on the sequence.",
+        name="redSequence",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    densityMap = cT.Output(
+        doc="Density of the members.",
+        name="redSequenceMap",
+        storageClass="SkymillFits",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+
+
+class RedSequenceConfig(PipelineTaskConfig, pipelineConnections=RedSequenceConnections):
+    """Options of `RedSequenceTask`."""
+
+    zLens = Field(dtype=float, doc="Redshift of the cluster; must be set.", default=-1.0)
+    centreRa = Field(dtype=float, doc="Centre [deg]; must be set.", optional=True)
+    centreDec = Field(dtype=float, doc="Centre [deg]; must be set.", optional=True)
+    sequence = options_field(RedSequenceOptions, "Colour, regions, widths.")
+    cosmology = options_field(CosmologyOptions, "The universe.")
+
+
+class RedSequenceTask(PipelineTask):
+    """Find the sequence, its candidates and their density."""
+
+    ConfigClass = RedSequenceConfig
+    _DefaultName = "redSequence"
+
+    def run(self, inputCatalog: Table) -> Struct:
+        """Find the red sequence.
+
+        Parameters
+        ----------
+        inputCatalog : astropy.table.Table
+            Schema ``calibratedCatalog``.
+
+        Returns
+        -------
+        lsst.pipe.base.Struct
+            ``redSequence`` (schema ``redSequence``), ``densityMap`` (HDUList).
+        """
+        c = self.config
+        if c.zLens <= 0 or c.centreRa is None or c.centreDec is None:
+            raise ConfigError(
+                "redSequence needs the cluster's redshift and centre: set redSequence:zLens, "
+                "redSequence:centreRa and redSequence:centreDec"
+            )
+        found = find_red_sequence(
+            inputCatalog[inputCatalog["is_galaxy"]],
+            z=c.zLens,
+            centre=(c.centreRa, c.centreDec),
+            options=to_options(c.sequence, RedSequenceOptions),
+            cosmology=Cosmology(to_options(c.cosmology, CosmologyOptions)),
+        )
+        meta = found.table.meta
+        self.log.info(
+            "%s - %s = %.3f, richness %.1f +- %.1f",
+            meta["blue"], meta["red"], meta["colour_at_middle"], meta["richness"],
+            meta["richness_err"],
+        )  # fmt: skip
+        return Struct(redSequence=found.table, densityMap=found.density)
