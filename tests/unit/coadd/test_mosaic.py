@@ -1,0 +1,81 @@
+"""Mosaics: each pixel from the patch that owns it."""
+
+import numpy as np
+import pytest
+
+from skymill.coadd.mosaic import assemble_mosaic, bin_image, central_patches, mosaic_box
+from skymill.coadd.skymap import SkyMap
+from skymill.data.errors import NoDataError
+from skymill.data.images import Box, Coadd, PixelPlanes
+from skymill.data.masks import MaskPlane
+from skymill.psf.models import ConstantPsf
+
+TRACT = SkyMap.discrete(
+    "m", 10.0, 5.0, 0.01, tract_overlap=0.0, patch_inner=100, patch_border=10
+).tract(0)
+
+
+def coadd(patch):
+    y, x = np.mgrid[
+        patch.outer_box.y0 : patch.outer_box.y1, patch.outer_box.x0 : patch.outer_box.x1
+    ]
+    image = (1000.0 * y + x).astype(np.float32)
+    mask = np.zeros(image.shape, np.int32)
+    planes = PixelPlanes(image, np.ones_like(image), mask, unit="nJy")
+    # What lies in the border must come from the neighbour.
+    inner = patch.inner_box.slices(within=patch.outer_box)
+    border = np.ones(image.shape, bool)
+    border[inner] = False
+    planes.image[border] = -1.0
+    return Coadd(
+        planes=planes,
+        box=patch.outer_box,
+        wcs=patch.wcs,
+        psf=ConstantPsf.gaussian(2.0),
+        band="r",
+        skymap="m",
+        tract=0,
+        patch=patch.index,
+        inner_box=patch.inner_box,
+    )
+
+
+def test_every_pixel_is_its_own():
+    coadds = [coadd(p) for p in TRACT.patches]
+    coadds[0].planes.mask[5, 5] = int(MaskPlane.NO_DATA)
+    image, mask = assemble_mosaic(coadds, TRACT.box)
+    y, x = np.mgrid[: TRACT.box.y1, : TRACT.box.x1]
+    wanted = (1000.0 * y + x).astype(np.float32)
+    wanted[5, 5] = np.nan
+    np.testing.assert_array_equal(image, wanted)
+    assert mask[5, 5] == int(MaskPlane.NO_DATA)
+
+
+def test_missing_patches_are_void():
+    patches = [TRACT.patch(0), TRACT.patch(TRACT.n_x + 1)]
+    box = mosaic_box(patches)
+    assert box == Box(x0=0, y0=0, x1=200, y1=200)
+    image, mask = assemble_mosaic([coadd(p) for p in patches], box)
+    assert np.isnan(image[:100, 100:]).all()
+    assert (mask[:100, 100:] == int(MaskPlane.NO_DATA)).all()
+    with pytest.raises(NoDataError, match="at least one"):
+        mosaic_box([])
+
+
+def test_central_patches_of_the_published_tract():
+    tract = SkyMap.discrete("m", 10.0, 5.0, 0.7).tract(0)
+    assert [p.index for p in central_patches(tract, 2)] == [65, 66, 77, 78]
+    chosen = central_patches(tract, 6)
+    assert len(chosen) == 36
+    assert (min(p.ix for p in chosen), max(p.iy for p in chosen)) == (3, 8)
+    assert len(central_patches(tract, 0)) == 144
+    assert len(central_patches(TRACT, 99)) == TRACT.n_x * TRACT.n_y
+
+
+def test_binning_leaves_out_nan():
+    image = np.arange(25, dtype=np.float32).reshape(5, 5)
+    image[0, 0] = np.nan
+    out = bin_image(image, 2)
+    np.testing.assert_allclose(out, [[4.0, 5.0], [13.0, 15.0]])
+    assert np.isnan(bin_image(np.full((4, 4), np.nan, np.float32), 2)).all()
+    assert bin_image(image, 1) is image
