@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import fft, ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
 from skymill.data.errors import DataError, NoDataError
@@ -160,19 +160,18 @@ def flat_pair_covariance(
     sigma = 1.4826 * np.median(np.abs(difference[good]))
     # The clipped tail beyond 5 sigma holds 1.5e-5 of the variance of a Gaussian.
     good &= np.abs(difference) <= clip * sigma
-    values = np.where(good, difference, 0.0)
-    weight = good.astype(np.float64)
-    ny, nx = values.shape
-    out = np.zeros((max_lag + 1, max_lag + 1))
-    for dy in range(max_lag + 1):
-        for dx in range(max_lag + 1):
-            a, b = values[: ny - dy, : nx - dx], values[dy:, dx:]
-            n = np.sum(weight[: ny - dy, : nx - dx] * weight[dy:, dx:])
-            forward = np.sum(a * b) / max(n, 1.0)
-            a, b = values[: ny - dy, dx:], values[dy:, : nx - dx]
-            m = np.sum(weight[: ny - dy, dx:] * weight[dy:, : nx - dx])
-            out[dy, dx] = 0.25 * (forward + np.sum(a * b) / max(m, 1.0))
-    return mean, out
+    products = _lag_sums(np.where(good, difference, 0.0), max_lag)
+    counts = _lag_sums(good.astype(np.float64), max_lag)
+    return mean, products / np.maximum(counts, 1.0) / 2.0
+
+
+def _lag_sums(values: NDArray[np.float64], max_lag: int) -> NDArray[np.float64]:
+    """Sums of products of pixels at a lag, both signs of the lag together, by FFT."""
+    shape = [fft.next_fast_len(n + max_lag, real=True) for n in values.shape]
+    power = np.abs(fft.rfft2(values, s=shape)) ** 2
+    full = fft.irfft2(power, s=shape)
+    lags = np.arange(max_lag + 1)
+    return np.asarray(full[np.ix_(lags, lags)] + full[np.ix_(lags, -lags)])
 
 
 def kernel_from_covariance(

@@ -33,7 +33,7 @@ class CpBfkMeasureConnections(PipelineTaskConnections, dimensions=("instrument",
     inputExps = cT.Input(
         doc="Linear flats before the division by the flat field [electron].",
         name="cpFlatProc",
-        storageClass="SkymillExposure",
+        storageClass="SkymillPlanes",
         dimensions=("instrument", "exposure", "detector"),
         multiple=True,
         deferLoad=True,
@@ -106,7 +106,7 @@ class CpBfkMeasureTask(PipelineTask):
 
         def read() -> Iterator[Sequence[PixelPlanes]]:
             for pair in pairs:
-                yield [handle.get(component="planes") for handle in pair]
+                yield [handle.get() for handle in pair]
 
         butlerQC.put(self.run(read()), outputRefs)
 

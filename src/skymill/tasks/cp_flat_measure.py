@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import (
+    InputQuantizedConnection,
+    OutputQuantizedConnection,
+    PipelineTask,
+    PipelineTaskConfig,
+    PipelineTaskConnections,
+    QuantumContext,
+    Struct,
+)
 from lsst.pipe.base import connectionTypes as cT
 
-from skymill.data.images import Exposure
+from skymill.data.images import PixelPlanes
 from skymill.detrend.combine import robust_level
 
 __all__ = ["CpFlatMeasureConfig", "CpFlatMeasureConnections", "CpFlatMeasureTask"]
@@ -19,7 +27,7 @@ class CpFlatMeasureConnections(
     inputExp = cT.Input(
         doc="Detrended frame [electron].",
         name="cpFlatProc",
-        storageClass="SkymillExposure",
+        storageClass="SkymillPlanes",
         dimensions=("instrument", "exposure", "detector"),
     )
     outputLevel = cT.Output(
@@ -40,21 +48,32 @@ class CpFlatMeasureTask(PipelineTask):
     ConfigClass = CpFlatMeasureConfig
     _DefaultName = "cpFlatMeasure"
 
-    def run(self, inputExp: Exposure) -> Struct:
+    def runQuantum(
+        self,
+        butlerQC: QuantumContext,
+        inputRefs: InputQuantizedConnection,
+        outputRefs: OutputQuantizedConnection,
+    ) -> None:
+        """Measure the frame under the numbers of its data ID."""
+        data_id = butlerQC.quantum.dataId
+        planes = butlerQC.get(inputRefs.inputExp)
+        result = self.run(planes, int(data_id["exposure"]), int(data_id["detector"]))
+        butlerQC.put(result, outputRefs)
+
+    def run(self, inputExp: PixelPlanes, exposure: int, detector: int) -> Struct:
         """Measure the level.
 
         Parameters
         ----------
-        inputExp : Exposure
+        inputExp : PixelPlanes
             The frame.
+        exposure, detector : int
+            Its numbers.
 
         Returns
         -------
         lsst.pipe.base.Struct
             ``outputLevel`` : dict with ``exposure``, ``detector``, ``level`` [electron].
         """
-        info = inputExp.info
-        level = robust_level(inputExp.planes)
-        return Struct(
-            outputLevel={"exposure": info.visit, "detector": info.detector, "level": level}
-        )
+        level = robust_level(inputExp)
+        return Struct(outputLevel={"exposure": exposure, "detector": detector, "level": level})

@@ -31,7 +31,7 @@ class CpFringeCombineConnections(
     inputExps = cT.Input(
         doc="Flat night frames with their sky and fringes.",
         name="cpFringeProc",
-        storageClass="SkymillExposure",
+        storageClass="SkymillPlanes",
         dimensions=("instrument", "exposure", "detector"),
         multiple=True,
         deferLoad=True,
@@ -66,7 +66,7 @@ class CpFringeCombineTask(PipelineTask):
     ) -> None:
         """Read one frame after the other."""
         handles = butlerQC.get(inputRefs)["inputExps"]
-        frames = (h.get(component="planes") for h in handles)
+        frames = (h.get() for h in handles)
         butlerQC.put(self.run(frames, len(handles)), outputRefs)
 
     def run(self, inputExps: Iterable[PixelPlanes], nFrames: int) -> Struct:

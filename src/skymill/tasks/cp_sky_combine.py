@@ -30,7 +30,7 @@ class CpSkyCombineConnections(
     inputExps = cT.Input(
         doc="Detrended frames [electron].",
         name="cpSkyProc",
-        storageClass="SkymillExposure",
+        storageClass="SkymillPlanes",
         dimensions=("instrument", "exposure", "detector"),
         multiple=True,
         deferLoad=True,
@@ -73,7 +73,7 @@ class CpSkyCombineTask(PipelineTask):
         handles = inputs["inputExps"]
         by_exposure = inputs["inputScales"]["exposure"]
         scales = [by_exposure[str(h.dataId["exposure"])] for h in handles]
-        frames = (h.get(component="planes") for h in handles)
+        frames = (h.get() for h in handles)
         butlerQC.put(self.run(frames, scales), outputRefs)
 
     def run(self, inputExps: Iterable[PixelPlanes], scales: Sequence[float]) -> Struct:

@@ -101,6 +101,10 @@ class IsrConnections(PipelineTaskConnections, dimensions=("instrument", "exposur
         for name, (switch, _) in _NEEDS.items():
             if not getattr(config, switch):
                 delattr(self, name)
+        if config.planesOnly:
+            self.outputExposure = dataclasses.replace(
+                self.outputExposure, storageClass="SkymillPlanes"
+            )
         if not (config.doCrosstalk and config.doInterChipCrosstalk):
             del self.crosstalkSources
             del self.camera
@@ -162,6 +166,9 @@ class IsrConfig(PipelineTaskConfig, pipelineConnections=IsrConnections):
         dtype=str,
         doc="Physical filters with fringes.",
         default=["z DECam SDSS c0004 9260.0 1520.0", "Y DECam c0005 10095.0 1130.0"],
+    )
+    planesOnly = Field(
+        dtype=bool, doc="Store pixels only: calibration frames have no WCS.", default=False
     )
     observationTypes = ListField(
         dtype=str, doc="Only exposures of these types; empty for all.", default=[]
@@ -269,7 +276,7 @@ class IsrTask(PipelineTask):
         Returns
         -------
         lsst.pipe.base.Struct
-            ``outputExposure`` : Exposure [electron].
+            ``outputExposure`` : Exposure [electron], or its PixelPlanes with ``planesOnly``.
         """
         info = ccdExposure.info
         if not self.config.has_fringes(info.physical_filter):
@@ -296,6 +303,8 @@ class IsrTask(PipelineTask):
         if is_set(result.planes.mask, MaskPlane.BAD).all():
             raise NoWorkFound(f"every pixel of detector {info.detector} is BAD")
         self._report(result, info.visit, info.detector)
+        if self.config.planesOnly:
+            return Struct(outputExposure=result.planes)
         exposure = Exposure(planes=result.planes, info=info, wcs=ccdExposure.wcs)
         return Struct(outputExposure=exposure)
 
