@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from skymill.data.errors import DataError, MissingInputError, SkymillError
 from skymill.engine import lease
-from skymill.engine.diagnose import explain_empty
+from skymill.engine.diagnose import explain_empty, inspect_inputs
 from skymill.engine.driver import Engine, Execution
 from skymill.engine.graph import (
     GraphRequest,
@@ -204,15 +204,24 @@ def _build(work: _Work, butler: Butler, pipeline: Pipeline, skip: tuple[str, ...
     """Build a new graph; nothing left to do is no error if the output has something."""
     work.run = _new_run_name(butler, work.request.output)
     work.graph = work.folder / work.run.rsplit("/", 1)[-1] / "graph.qg"
-    n_quanta = build_graph(
-        butler,
-        work.request,
-        pipeline,
-        inputs=work.inputs,
-        run=work.run,
-        path=work.graph,
-        skip_existing_in=skip,
-    )
+    where = work.request.where
+    try:
+        n_quanta = build_graph(
+            butler,
+            work.request,
+            pipeline,
+            inputs=work.inputs,
+            run=work.run,
+            path=work.graph,
+            skip_existing_in=skip,
+        )
+    except DataError as exc:
+        # The builder also stops when a dataset type was never registered.
+        states = inspect_inputs(butler, pipeline, work.inputs, where)
+        if all(state.found for state in states):
+            raise
+        text = explain_empty(butler, pipeline, work.inputs, where)
+        raise NothingToRunError(text) from exc
     if n_quanta:
         plan = read_plan(work.request.repo, work.graph, work.graph.parent / "logs")
         work.execution = Execution(plan)
@@ -221,7 +230,7 @@ def _build(work: _Work, butler: Butler, pipeline: Pipeline, skip: tuple[str, ...
     work.graph = None
     old = list(_runs_of(butler, skip[0])) if skip else []
     if not old:
-        raise NothingToRunError(explain_empty(butler, pipeline, work.inputs, work.request.where))
+        raise NothingToRunError(explain_empty(butler, pipeline, work.inputs, where))
     work.run = old[0]
 
 

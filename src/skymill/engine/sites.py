@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
 
-__all__ = ["Limits", "LocalSite", "Site", "SlurmSite", "make_parsl_config", "parse_walltime"]
+__all__ = [
+    "Limits",
+    "LocalSite",
+    "Site",
+    "SlurmSite",
+    "interchange_command",
+    "make_parsl_config",
+    "parse_walltime",
+    "worker_environment",
+]
 
 #: One thread in each worker: the workers are the parallelism.
 _ENVIRONMENT = {
@@ -121,12 +130,30 @@ def parse_walltime(text: str) -> int:
     return total
 
 
-def _interchange_command() -> list[str]:
-    """Parsl's interchange by its full path: the environment need not be activated."""
+def interchange_command() -> list[str]:
+    """Parsl's interchange by its full path: the environment need not be activated.
+
+    Returns
+    -------
+    list of str
+        Words of the command.
+    """
     return [sys.executable, str(Path(sys.prefix) / "bin" / "interchange.py")]
 
 
-def _worker_init(extra: str) -> str:
+def worker_environment(extra: str) -> str:
+    """Shell lines that a worker needs before it starts.
+
+    Parameters
+    ----------
+    extra : str
+        More lines.
+
+    Returns
+    -------
+    str
+        The lines.
+    """
     lines = [f"export PATH={Path(sys.prefix) / 'bin'}:$PATH"]
     lines += [f"export {name}={value}" for name, value in _ENVIRONMENT.items()]
     # What the driver can import the workers can import, with or without an environment module.
@@ -147,13 +174,13 @@ def _local_executor(site: LocalSite, logs: Path) -> HighThroughputExecutor:
         address="127.0.0.1",
         max_workers_per_node=site.n_workers,
         cores_per_worker=1e-3,
-        interchange_launch_cmd=_interchange_command(),
+        interchange_launch_cmd=interchange_command(),
         encrypted=False,
         heartbeat_period=5,
         heartbeat_threshold=60,
         worker_logdir_root=str(logs),
         provider=LocalProvider(
-            init_blocks=1, min_blocks=1, max_blocks=1, worker_init=_worker_init("")
+            init_blocks=1, min_blocks=1, max_blocks=1, worker_init=worker_environment("")
         ),
     )
 
@@ -177,7 +204,7 @@ def _slurm_executor(site: SlurmSite, logs: Path) -> HighThroughputExecutor:
         address=site.address or address_by_hostname(),
         max_workers_per_node=site.cores_per_node,
         cores_per_worker=1e-3,
-        interchange_launch_cmd=_interchange_command(),
+        interchange_launch_cmd=interchange_command(),
         encrypted=False,
         heartbeat_period=10,
         heartbeat_threshold=60,
@@ -195,7 +222,7 @@ def _slurm_executor(site: SlurmSite, logs: Path) -> HighThroughputExecutor:
             max_blocks=site.max_jobs,
             walltime=site.walltime,
             scheduler_options=options,
-            worker_init=_worker_init(site.worker_init),
+            worker_init=worker_environment(site.worker_init),
             launcher=launcher,
             cmd_timeout=60,
         ),
