@@ -28,13 +28,11 @@ def brighter_fatter(image, kernel, out):
     ny, nx = image.shape
     r = kernel.shape[0] // 2
     potential = np.zeros((ny, nx), np.float32)
+    # Beyond the edge the charge goes on as at the edge.
     for j in range(ny):
         row = potential[j]
         for dj in range(-r, r + 1):
-            jj = j + dj
-            if jj < 0 or jj >= ny:
-                continue
-            src = image[jj]
+            src = image[min(max(j + dj, 0), ny - 1)]
             for di in range(-r, r + 1):
                 w = kernel[dj + r, di + r]
                 lo, hi = max(0, -di), min(nx, nx - di)
@@ -42,6 +40,10 @@ def brighter_fatter(image, kernel, out):
                 b = src[lo + di : hi + di]
                 for i in range(hi - lo):
                     a[i] += w * b[i]
+                for i in range(lo):
+                    row[i] += w * src[0]
+                for i in range(nx - hi):
+                    row[hi + i] += w * src[nx - 1]
     for j in range(ny):
         for i in range(nx):
             out[j, i] = image[j, i]
@@ -67,23 +69,25 @@ def bleed(image, full_well):
     """Spill charge above the full well (nx,) up and down its column; return the full pixels."""
     ny, nx = image.shape
     full = 0
+    excess = np.zeros(ny)
     for i in range(nx):
         well = full_well[i]
+        over = False
         for j in range(ny):
-            if image[j, i] <= well:
-                continue
-            excess = image[j, i] - well
-            image[j, i] = well
-            for direction in (-1, 1):
-                rest = 0.5 * excess
-                k = j + direction
-                while rest > 0.0 and 0 <= k < ny:
-                    room = well - image[k, i]
-                    if room > 0.0:
-                        take = min(room, rest)
-                        image[k, i] += take
-                        rest -= take
-                    k += direction
+            excess[j] = max(image[j, i] - well, 0.0)
+            over = over or excess[j] > 0.0
+        if not over:
+            continue
+        for j in range(ny):
+            image[j, i] = min(image[j, i], well)
+        # Half of each excess goes up, half goes down; what reaches an end is lost.
+        for direction in range(2):
+            carry = 0.0
+            for n in range(ny):
+                j = n if direction == 0 else ny - 1 - n
+                take = min(max(well - image[j, i], 0.0), carry)
+                image[j, i] += take
+                carry += 0.5 * excess[j] - take
         for j in range(ny):
             if image[j, i] >= well * 0.999:
                 full += 1

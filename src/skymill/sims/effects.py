@@ -132,7 +132,7 @@ def add_satellites(image: Float32Array, ccd: CcdFacts, pointing: Pointing, *, ra
         peak = 2.0 * np.sqrt(pointing.sky_electrons + 100.0) * 10 ** rng.uniform(0.0, 1.0)
         before = float(image.sum(dtype=np.float64))
         kernels.add_line(image, x / 0.015, y / 0.015, direction, peak, 1.7)
-        touched += float(image.sum(dtype=np.float64)) > before + peak
+        touched += int(float(image.sum(dtype=np.float64)) > before + peak)
     return touched
 
 
