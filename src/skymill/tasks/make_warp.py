@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from astropy.table import Table
 from lsst.pex.config import Config, ConfigField, Field
 from lsst.pipe.base import (
@@ -22,13 +21,12 @@ from lsst.pipe.base import (
 from lsst.pipe.base import connectionTypes as cT
 
 from skymill.calibrate.final_psf import psf_from_row
+from skymill.calibrate.visit_table import flux_scale_of, wcs_of
 from skymill.coadd.psf_match import MatchOptions, ModelPsfOptions, match_psf
 from skymill.coadd.skymap import Patch
 from skymill.coadd.warp import Warp, WarpOptions, covers, warp_exposures
 from skymill.data.errors import NoDataError
-from skymill.data.geometry import FitsWcs
 from skymill.data.images import Exposure
-from skymill.data.photometry import FluxScale
 from skymill.tasks._options import options_field, to_options
 
 __all__ = ["MakeWarpConfig", "MakeWarpConnections", "MakeWarpTask", "WarpAndPsfMatchConfig"]
@@ -249,7 +247,7 @@ class MakeWarpTask(PipelineTask):
             if row is None or missing:
                 self.log.warning("detector %d left out: not in %s", detector, ", ".join(missing))
                 continue
-            wcs = FitsWcs(_header(str(row["wcs"])))
+            wcs = wcs_of(row)
             shape = int(row["ny"]), int(row["nx"])
             if not covers(wcs, shape, patch.wcs, patch.outer_box):
                 continue
@@ -257,22 +255,9 @@ class MakeWarpTask(PipelineTask):
             for source, sign in ((backgrounds.get(detector), 1), (corrections.get(detector), -1)):
                 if source is not None:
                     exposure.planes.image += np.float32(sign) * source.get().evaluate()
-            psf = psf_from_row(psf_rows[detector]) if psf_rows else exposure.psf
-            yield exposure.replace(wcs=wcs, psf=psf, photo_calib=_flux_scale(row, shape))
+            psf = psf_from_row(psf_rows[detector]) if psfs is not None else exposure.psf
+            yield exposure.replace(wcs=wcs, psf=psf, photo_calib=flux_scale_of(row, shape=shape))
 
 
 def _by_detector(handles: list[Any] | None) -> dict[int, Any]:
     return {int(h.dataId["detector"]): h for h in handles or []}
-
-
-def _header(text: str) -> fits.Header:
-    return fits.Header.fromstring(text, sep="\n" if "\n" in text else "")
-
-
-def _flux_scale(row: Any, shape: tuple[int, int]) -> FluxScale:
-    return FluxScale(
-        mean=float(row["photoCalibMean"]),
-        mean_err=float(row["photoCalibErr"]),
-        coefficients=np.asarray(row["photoCalibCoefficients"], np.float64),
-        shape=shape,
-    )
