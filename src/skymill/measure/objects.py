@@ -38,14 +38,25 @@ from skymill.model.galaxy import (
 )
 from skymill.model.profiles import DEV, EXP
 
-__all__ = ["ObjectOptions", "force_objects", "measure_objects"]
+__all__ = ["FlatObjectOptions", "ObjectOptions", "force_objects", "measure_objects"]
 
 _SIZES = (61, 121, 241, 481)
 _PIXELS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectOptions:
+class FlatObjectOptions:
+    """What follows from the fluxes, and what may be left out."""
+
+    star_flux_ratio: float = option(0.985, "PSF flux over model flux from which it is a star")
+    do_shear_shape: bool = option(True, "measure PSF-corrected shapes (re-Gaussianization)")
+
+    def __post_init__(self) -> None:
+        check_range(self, "star_flux_ratio", low=0.0, high=1.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectOptions(FlatObjectOptions):
     """What is measured on a coadd, and how."""
 
     aperture: ApertureOptions = field(default_factory=ApertureOptions)
@@ -53,11 +64,6 @@ class ObjectOptions:
     centroid: CentroidOptions = field(default_factory=CentroidOptions)
     kron: KronOptions = field(default_factory=KronOptions)
     galaxy: GalaxyOptions = field(default_factory=GalaxyOptions)
-    star_flux_ratio: float = option(0.985, "PSF flux over model flux from which it is a star")
-    do_shear_shape: bool = option(True, "measure PSF-corrected shapes (re-Gaussianization)")
-
-    def __post_init__(self) -> None:
-        check_range(self, "star_flux_ratio", low=0.0, high=1.5)
 
 
 @dataclass
@@ -92,7 +98,7 @@ class _Scene:
         sigma = np.sqrt(np.where(known, planes.variance, 0.0))
         noise = (self.rng.standard_normal(planes.shape, np.float32) * sigma).astype(np.float32)
         image = np.ascontiguousarray(planes.image, np.float32)
-        clean, mask = clean_image(image, np.ascontiguousarray(planes.mask, np.int32))
+        _, mask = clean_image(image, np.ascontiguousarray(planes.mask, np.int32))
         image = np.where(np.isfinite(image), image, np.float32(0.0))
         variance = np.where(known, planes.variance, np.float32(0.0)).astype(np.float32)
         total = total_model(self.children, band=self.band, shape=planes.shape)
@@ -117,7 +123,6 @@ class _Scene:
                 )
                 bad = ((stamps.mask & UNUSABLE_BITS) != 0) & ((stamps.mask & REPAIRED) == 0)
                 yield _Batch(index, stamps, stamps.image, stamps.mask, ~bad)
-        del clean
 
 
 def measure_objects(
@@ -324,7 +329,7 @@ def _force_batch(
         fraction=np.nan_to_num(np.asarray(reference["fracDev"], np.float64)),
     )
     out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err
-    out["cModel_flags"] = composite.flags
+    out["cModelFlux_flags"] = composite.flags
     return out
 
 
@@ -484,7 +489,7 @@ def _galaxy(
     )
     out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err
     out["fracDev"] = composite.fraction
-    out["cModel_flags"] = composite.flags | fits["exp"].flags | fits["dev"].flags
+    out["cModelFlux_flags"] = composite.flags | fits["exp"].flags | fits["dev"].flags
 
 
 def _shear_shape(
@@ -534,7 +539,7 @@ def _table(
     blended = np.where(scene.children.n_siblings > 1, int(MeasureFlag.BLENDED), 0)
     for name, value in out.items():
         table[name] = value
-    for name in ("psfFlux_flags", "cModel_flags", "kronFlux_flags"):
+    for name in ("psfFlux_flags", "cModelFlux_flags", "kronFlux_flags"):
         table[name] = table[name] | blended.astype(np.uint32)
     psf_flux, model_flux = np.asarray(table["psfFlux"]), np.asarray(table["cModelFlux"])
     good = np.isfinite(psf_flux) & (model_flux > 0)

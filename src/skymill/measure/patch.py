@@ -37,6 +37,7 @@ __all__ = [
     "CoaddDetection",
     "MergeOptions",
     "SkyOptions",
+    "band_rank",
     "children_of",
     "coadd_psf_sigma",
     "deblend_patch",
@@ -225,7 +226,7 @@ def merge_peaks(tables: Mapping[str, Table], *, options: MergeOptions = MergeOpt
         that is near to one of the list marks it as seen in its band (``peak_<band>``), another
         joins the list.
     """
-    order = sorted(tables, key=_priority)
+    order = sorted(tables, key=band_rank)
     x, y = np.empty(0), np.empty(0)
     significance, band_of = np.empty(0), np.empty(0, "U8")
     seen: dict[str, NDArray[np.int64]] = {}
@@ -252,7 +253,19 @@ def merge_peaks(tables: Mapping[str, Table], *, options: MergeOptions = MergeOpt
     return load_schema("deepCoadd_mergeDet").apply(out)
 
 
-def _priority(band: str) -> int:
+def band_rank(band: str) -> int:
+    """Position of a band in the order of `BAND_PRIORITY`.
+
+    Parameters
+    ----------
+    band : str
+        Name of the band.
+
+    Returns
+    -------
+    int
+        0 for the best; unknown bands come last.
+    """
     return BAND_PRIORITY.index(band) if band in BAND_PRIORITY else len(BAND_PRIORITY)
 
 
@@ -321,7 +334,7 @@ def deblend_patch(
     pixels : astropy.table.Table
         Schema ``deepCoadd_scarletModelData``: the templates, one row for each of their pixels.
     """
-    bands = tuple(sorted(planes, key=_priority))
+    bands = tuple(sorted(planes, key=band_rank))
     shapes = {p.shape for p in planes.values()}
     if len(shapes) != 1:
         raise DataError(f"the bands of a patch must have one shape; got {sorted(shapes)}")
