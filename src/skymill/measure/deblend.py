@@ -352,7 +352,7 @@ def _split_parent(
     # Weighting with 1/sigma gives each band the same noise in the sum.
     scale = np.sqrt(weights)
     white = np.tensordot(scale, pixels, axes=1).astype(np.float32)
-    sigma = np.sqrt(max(np.count_nonzero(weights), 1))
+    sigma = max(float(np.count_nonzero(weights)), 1.0) ** 0.5
     # The brightest comes first: it takes what is left over.
     members = members[np.argsort(-white[iy[members] - y0, ix[members] - x0], kind="stable")]
     cx, cy = ix[members] - x0, iy[members] - y0

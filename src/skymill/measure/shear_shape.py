@@ -79,7 +79,13 @@ def regauss_shapes(
     Hirata & Seljak 2003, MNRAS 343, 459; Mandelbaum et al. 2005, MNRAS 361, 1287.
     """
     n = x.size
-    out = RegaussShapes(*(np.full(n, np.nan) for _ in range(4)), flags=np.zeros(n, np.uint32))
+    out = RegaussShapes(
+        e1=np.full(n, np.nan),
+        e2=np.full(n, np.nan),
+        sigma_e=np.full(n, np.nan),
+        resolution=np.full(n, np.nan),
+        flags=np.zeros(n, np.uint32),
+    )
     for k in range(n):
         if not np.isfinite(sigma[k]):
             out.flags[k] = int(MeasureFlag.BAD_MOMENTS)
