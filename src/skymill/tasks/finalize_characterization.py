@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from astropy.table import Table, vstack
@@ -19,6 +19,7 @@ from lsst.pipe.base import (
 from lsst.pipe.base import connectionTypes as cT
 
 from skymill.calibrate.final_psf import FinalPsfOptions, fit_final_psf, psf_row
+from skymill.data.images import Exposure
 from skymill.data.tables import load_schema
 from skymill.psf.fit import PsfFitOptions
 from skymill.tasks._options import options_field, to_options
@@ -90,17 +91,19 @@ class FinalizeCharacterizationTask(PipelineTask):
         inputs = butlerQC.get(inputRefs)
         tables = [handle.get() for handle in inputs["isolatedStarSources"]]
         visit = int(butlerQC.quantum.dataId["visit"])
-        butlerQC.put(self.run(visit, inputs["calexps"], tables), outputRefs)
+        handles = sorted(inputs["calexps"], key=lambda h: int(h.dataId["detector"]))
+        exposures = (handle.get() for handle in handles)
+        butlerQC.put(self.run(visit, exposures, tables), outputRefs)
 
-    def run(self, visit: int, calexps: list[Any], tables: list[Table]) -> Struct:
+    def run(self, visit: int, exposures: Iterable[Exposure], tables: list[Table]) -> Struct:
         """Fit the PSF of each CCD.
 
         Parameters
         ----------
         visit : int
             The visit.
-        calexps : list of lsst.daf.butler.DeferredDatasetHandle
-            The CCDs; each is read when its turn comes.
+        exposures : iterable of Exposure
+            The CCDs, one at a time.
         tables : list of astropy.table.Table
             Sources of isolated stars.
 
@@ -114,8 +117,7 @@ class FinalizeCharacterizationTask(PipelineTask):
         mine = [t[np.asarray(t["visit"]) == visit] for t in tables]
         sources = vstack(mine, metadata_conflicts="silent") if mine else Table()
         rows, stars = [], []
-        for handle in sorted(calexps, key=lambda h: int(h.dataId["detector"])):
-            exposure = handle.get()
+        for exposure in exposures:
             detector = exposure.info.detector
             final = fit_final_psf(
                 exposure,
