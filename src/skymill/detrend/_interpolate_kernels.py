@@ -76,6 +76,9 @@ def fill_masked(image, variance, mask, bad, done, weights):
     """
     ny, nx = image.shape
     filled = 0
+    # The gap along each column is found once, where its first row is met.
+    column_low = np.full(nx, -1, np.int64)
+    column_high = np.zeros(nx, np.int64)
     for y in range(ny):
         row = mask[y]
         any_bits = np.int32(0)
@@ -90,7 +93,9 @@ def fill_masked(image, variance, mask, bad, done, weights):
                 continue
             left, right = _run_along_row(mask, bad, y, x)
             for i in range(left + 1, right):
-                low, high = _run_along_column(mask, bad, y, i)
+                if y >= column_high[i]:
+                    column_low[i], column_high[i] = _run_along_column(mask, bad, y, i)
+                low, high = column_low[i], column_high[i]
                 v, gap = _along(image, mask, bad, y, i, 0, 1, left, right, nx, weights)
                 v2, gap2 = _along(image, mask, bad, y, i, 1, 0, low, high, ny, weights)
                 use_column = gap2 < gap or v != v

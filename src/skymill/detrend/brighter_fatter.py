@@ -22,6 +22,8 @@ __all__ = [
     "kernel_from_covariance",
 ]
 
+_WINDOW = 513  # Width [pixel] of the mean that is subtracted from the difference of two flats.
+
 
 @dataclass(frozen=True, kw_only=True)
 class BrighterFatterOptions:
@@ -155,14 +157,25 @@ def flat_pair_covariance(
     mean1, mean2 = float(np.mean(first[good])), float(np.mean(second[good]))
     mean = 0.5 * (mean1 + mean2)
     difference = (first * (mean / mean1) - second * (mean / mean2)).astype(np.float64)
-    # What is left of the illumination is smooth; the mean of 64-pixel boxes takes it away.
-    difference -= ndimage.uniform_filter(np.where(good, difference, 0.0), 65, mode="nearest")
+    # What is left of the illumination is smooth: the mean of a wide window takes it away.
+    difference -= _window_mean(difference, good)
     sigma = 1.4826 * np.median(np.abs(difference[good]))
     # The clipped tail beyond 5 sigma holds 1.5e-5 of the variance of a Gaussian.
     good &= np.abs(difference) <= clip * sigma
     products = _lag_sums(np.where(good, difference, 0.0), max_lag)
     counts = _lag_sums(good.astype(np.float64), max_lag)
-    return mean, products / np.maximum(counts, 1.0) / 2.0
+    covariance = products / np.maximum(counts, 1.0)
+    # The mean of a window of n pixels, subtracted, takes var / n from every covariance.
+    return mean, 0.5 * (
+        covariance + covariance[0, 0] / min(_WINDOW**2, int(np.count_nonzero(good)))
+    )
+
+
+def _window_mean(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of the good pixels in a square window around each pixel."""
+    weight = ndimage.uniform_filter(good.astype(np.float64), _WINDOW, mode="constant")
+    total = ndimage.uniform_filter(np.where(good, values, 0.0), _WINDOW, mode="constant")
+    return np.asarray(total / np.maximum(weight, 1e-6))
 
 
 def _lag_sums(values: NDArray[np.float64], max_lag: int) -> NDArray[np.float64]:
