@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 from astropy.table import Table
+from pyarrow import parquet
 
-from skymill.data.errors import ConfigError
+from skymill.data.errors import ConfigError, MissingInputError
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.sims import camera, catalogs
@@ -29,7 +30,14 @@ from skymill.sims.optics import Optics, PsfModel, aim_at
 from skymill.sims.scene import Scene, SceneOptions, make_scene, sky_positions
 from skymill.sims.sky_tables import BANDS
 
-__all__ = ["PRESETS", "SurveyOptions", "plan_pointings", "simulate_survey", "survey_preset"]
+__all__ = [
+    "PRESETS",
+    "SurveyOptions",
+    "plan_pointings",
+    "read_truth",
+    "simulate_survey",
+    "survey_preset",
+]
 
 
 _EFFECTS = InstrumentOptions()
@@ -487,6 +495,34 @@ def write_parquet(table: Table, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_truth(directory: str | Path, name: str) -> Table:
+    """Read one table of the truth.
+
+    Parameters
+    ----------
+    directory : path
+        Folder of the survey.
+    name : str
+        ``stars``, ``galaxies``, ``halos``, ``exposures`` or ``ccds``.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table, by its schema ``truth_<name>``.
+
+    Raises
+    ------
+    MissingInputError
+        If the survey has no such table.
+    """
+    path = Path(directory) / "truth" / f"{name}.parquet"
+    if not path.is_file():
+        raise MissingInputError(f"there is no table {name!r} of the truth at {path}")
+    arrow = parquet.read_table(path)
+    columns = {c: np.array(arrow[c].to_pylist()) for c in arrow.column_names}
+    return load_schema(f"truth_{name}").apply(Table(columns))
 
 
 def write_bytes(content: bytes, path: Path) -> None:

@@ -87,9 +87,9 @@ def test_wcs_looks_like_the_real_one(shared_data):
     )
     ra, dec = mine.pixel_to_sky(x=x, y=y)
     ra2, dec2 = theirs.pixel_to_sky(x=x, y=y)
-    # Their axis is off their pointing by the offset of every real exposure (< 10 arcsec).
-    assert np.abs((ra - ra2) * np.cos(np.radians(dec))).max() < 10 / 3600
-    assert np.abs(dec - dec2).max() < 10 / 3600
+    # Their axis is off their pointing by the offset of every real exposure (< 15 arcsec).
+    assert np.abs((ra - ra2) * np.cos(np.radians(dec))).max() < 15 / 3600
+    assert np.abs(dec - dec2).max() < 15 / 3600
 
 
 def test_translates_without_a_warning(caplog):
