@@ -21,8 +21,10 @@ from skymill.data.units import AB_ZERO_POINT_NJY, MAG_ERR_FACTOR
 
 __all__ = [
     "calibrate_sources",
+    "choose_tract",
     "flux_scale_of",
     "header_text",
+    "join_tables",
     "make_visit_row",
     "make_visit_summary",
     "pad_coefficients",
@@ -34,6 +36,8 @@ Float64Array = NDArray[np.float64]
 
 #: Smallest width of the matrix of Chebyshev coefficients in a table.
 _MIN_TERMS = 3
+
+_HAS_FIELD = "photoCalibCoefficients"
 
 
 def header_text(wcs: FitsWcs) -> str:
@@ -312,3 +316,65 @@ def calibrate_sources(sources: Table, row: Any, *, schema: str = "sourceTable") 
     out["ra"], out["dec"] = wcs_of(row).pixel_to_sky(x=x, y=y)
     out.meta.pop("schema", None)
     return load_schema(schema).apply(out)
+
+
+def join_tables(tables: Sequence[Table], *, schema: str) -> Table:
+    """Join the tables of the CCDs of a visit, in the order of the detectors.
+
+    Parameters
+    ----------
+    tables : sequence of Table
+        Tables with equal columns; empty ones are skipped.
+    schema : str
+        Schema of the result.
+
+    Returns
+    -------
+    Table
+        The rows of all.
+    """
+    filled = sorted((t for t in tables if len(t)), key=lambda t: int(t["detector"][0]))
+    if not filled:
+        return load_schema(schema).empty()
+    names = [n for n in filled[0].colnames if all(n in t.colnames for t in filled)]
+    out = Table({n: np.concatenate([np.asarray(t[n]) for t in filled]) for n in names})
+    return load_schema(schema).apply(out)
+
+
+def choose_tract(tables: Sequence[Table] | None) -> Table | None:
+    """One row for each CCD from the joint calibrations of several tracts.
+
+    Parameters
+    ----------
+    tables : sequence of Table, optional
+        Joint calibration of a visit in each tract.
+
+    Returns
+    -------
+    Table or None
+        For each CCD the row with the most stars; None without tables.
+    """
+    if not tables:
+        return None
+    if len(tables) == 1:
+        return tables[0]
+    best: dict[int, tuple[int, int, int]] = {}
+    for k, table in enumerate(tables):
+        for j, row in enumerate(table):
+            detector, stars = int(row["detector"]), int(row["nStar"])
+            if detector not in best or stars > best[detector][0]:
+                best[detector] = (stars, k, j)
+    width = max(
+        (t[_HAS_FIELD].shape[1] for t in tables if _HAS_FIELD in t.colnames),
+        default=0,
+    )
+    rows = []
+    for _, (_, k, j) in sorted(best.items()):
+        row = {n: tables[k][n][j] for n in tables[k].colnames}
+        if width:
+            row[_HAS_FIELD] = pad_coefficients(row[_HAS_FIELD], width)
+        rows.append(row)
+    out = Table(rows)
+    return (
+        load_schema(str(tables[0].meta["schema"])).apply(out) if "schema" in tables[0].meta else out
+    )
