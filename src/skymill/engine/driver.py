@@ -104,7 +104,6 @@ class Engine:
         self._kernel: DataFlowKernel | None = None
         self._submit: Callable[[Chunk], Future[list[QuantumResult]]] | None = None
         self._lease = Lease(self.folder)
-        self._failed = False
 
     @property
     def n_workers(self) -> int:
@@ -129,6 +128,8 @@ class Engine:
         from parsl.app.app import python_app
         from parsl.dataflow.dflow import DataFlowKernel
 
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lease = Lease(self.folder)
         # Workers must not stop at the terminal's Ctrl-C before the driver has decided; Parsl's
         # processes are children of this one and inherit the disposition.
         self._lease.start()
@@ -203,6 +204,10 @@ class Engine:
                 for execution in executions:
                     execution.interrupted = True
                 self.close()
+            except EngineError:
+                # Quanta that are still out must not write beside those of the next call.
+                self.close(keep=True)
+                raise
 
     def submit(self, chunk: Chunk) -> Future[list[QuantumResult]]:
         """Send a chunk to the workers.

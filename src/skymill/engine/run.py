@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from skymill.data.errors import DataError, MissingInputError, SkymillError
 from skymill.engine import lease
 from skymill.engine.diagnose import explain_empty, inspect_inputs
-from skymill.engine.driver import Engine, Execution
+from skymill.engine.driver import Engine, EngineError, Execution
 from skymill.engine.graph import (
     GraphRequest,
     build_graph,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lsst.daf.butler import Butler
     from lsst.pipe.base import Pipeline
 
-__all__ = ["BusyError", "NothingToRunError", "run", "run_many"]
+__all__ = ["BusyError", "NothingToRunError", "RegistryError", "run", "run_many"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,6 +47,10 @@ class NothingToRunError(SkymillError, RuntimeError):
 
 class BusyError(SkymillError, RuntimeError):
     """Another process works on the same output."""
+
+
+class RegistryError(SkymillError, RuntimeError):
+    """Results cannot be put into the registry."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -297,6 +301,22 @@ def open_butler(repo: str, *, writeable: bool = False) -> Iterator[Butler]:
         yield butler
 
 
+@contextlib.contextmanager
+def _aggregator_log(path: Path) -> Iterator[Path]:
+    """Keep the aggregator's words, tracebacks among them, in a file."""
+    logger = logging.getLogger("lsst.pipe.base.quantum_graph.aggregator")
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield path
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
+        handler.close()
+
+
 def _aggregate(work: _Work, *, complete: bool) -> None:
     """Put what was made into the registry and the run at the head of the output chain."""
     from lsst.daf.butler import CollectionType
@@ -305,7 +325,17 @@ def _aggregate(work: _Work, *, complete: bool) -> None:
     config = AggregatorConfig(
         n_processes=1, incomplete=not complete, update_output_chain=False, worker_sleep=0.002
     )
-    aggregate_graph(str(work.graph), work.request.repo, config)
+    assert work.graph is not None
+    with _aggregator_log(work.graph.parent / "aggregate.log") as log:
+        try:
+            aggregate_graph(str(work.graph), work.request.repo, config)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # The aggregator's own error is no Exception.
+            raise RegistryError(
+                f"the results of {work.run} are on disk but cannot be put into the registry of "
+                f"{work.request.repo} (disk full? see {log}); mend it, then run the same command"
+            ) from exc
     with open_butler(work.request.repo, writeable=True) as butler:
         output = work.request.output
         old: list[str] = []
@@ -415,12 +445,16 @@ def run_many(
             engine.execute(
                 executions, limits=limits, on_progress=lambda: view.update(_all_counts(works))
             )
+        except EngineError:
+            # What is finished is registered all the same, if that is possible.
+            for work in works:
+                with contextlib.suppress(SkymillError, OSError):
+                    _finish(work, time.perf_counter() - start)
+            raise
         finally:
             view.update(_all_counts(works), final=True)
             view.close()
-            # Also after an error of the engine: what is finished is in the registry.
-            reports = [_finish(work, time.perf_counter() - start) for work in works]
-    return reports
+        return [_finish(work, time.perf_counter() - start) for work in works]
 
 
 def run(
