@@ -201,9 +201,9 @@ def _cut(sheet, variance, good, sx, sy, half, data, weight):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _penalty(p, flux, mean_log, gradient, hessian):
-    """Weak prior: size log-normal, axis ratio and tilt normal; for the faintest sources."""
-    s_size, s_ratio, s_tilt = 1.5, 1.0, 1.0
-    size = 0.5 * (p[0] + p[2]) - mean_log
+    """Weak prior against large sizes and thin ellipses; none against points."""
+    s_size, s_ratio, s_tilt = 1.0, 1.0, 1.0
+    size = max(0.0, 0.5 * (p[0] + p[2]) - mean_log)
     ratio = p[0] - p[2]
     # The tilt is relative to the size, whose derivative is left out: the prior is weak.
     scale = math.exp(-0.5 * (p[0] + p[2]))
@@ -211,7 +211,7 @@ def _penalty(p, flux, mean_log, gradient, hessian):
     gradient[0] = 0.5 * size / s_size**2 + ratio / s_ratio**2
     gradient[2] = 0.5 * size / s_size**2 - ratio / s_ratio**2
     gradient[1] = tilt * scale / s_tilt**2
-    hessian[0] = 0.25 / s_size**2 + 1.0 / s_ratio**2
+    hessian[0] = (0.25 / s_size**2 if size > 0.0 else 0.0) + 1.0 / s_ratio**2
     hessian[2] = hessian[0]
     hessian[1] = scale * scale / s_tilt**2
     return (size / s_size) ** 2 + (ratio / s_ratio) ** 2 + (tilt / s_tilt) ** 2
@@ -226,7 +226,7 @@ def _fit_one(data, weight, sigma2, p, amps, variances, psf_amp, psf_cov, x0, y0,
     work, work_step = np.empty((3, 3)), np.empty(3)
     gradient, hessian = np.zeros(3), np.zeros(3)
     trial = p.copy()
-    mean_log = 0.3
+    mean_log = 1.0
     damping = 1e-2
     best = np.inf
     flux = 0.0
