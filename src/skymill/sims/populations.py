@@ -227,6 +227,10 @@ def draw_cluster(
         table["z"][0], table["template"][0], table["bulge_fraction"][0] = redshift, 0.0, 1.0
         table["hlr_bulge"][0] = table["hlr_disk"][0] = 18.0 * kpc
         red[0] = True
+        # Brightest cluster galaxies are rounder than most: |g| < 0.2.
+        size_g = max(float(np.hypot(table["g1_int"][0], table["g2_int"][0])), 1e-9)
+        for name in ("g1_int", "g2_int"):
+            table[name][0] *= min(0.15 / size_g, 1.0)
     table["z"] = np.maximum(table["z"], 0.005)
     _set_magnitudes(table, magnitude)
     # Slope and scatter of the red sequence: -0.025 and 0.03 in g - r.
