@@ -7,10 +7,12 @@ often each galaxy is drawn, so that all bootstrap samples are one matrix product
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.stats import chi2 as chi2_distribution
 
 from skymill.data.errors import ConfigError, DataError, NoDataError
@@ -245,7 +247,9 @@ def _model_grid(
     return out
 
 
-def _minimum(log_mass: Float64Array, chi2: Float64Array) -> tuple[Float64Array, NDArray[np.bool_]]:
+def _minimum(
+    log_mass: Float64Array, chi2: NDArray[np.floating[Any]]
+) -> tuple[Float64Array, NDArray[np.bool_]]:
     """Minimum of each column of chi2 (n_mass, m) by a parabola; and whether it is at an end."""
     k = chi2.argmin(axis=0)
     at_end = (k == 0) | (k == len(log_mass) - 1)
@@ -302,11 +306,11 @@ def _profile(
     sources: LensedSources,
     model: Float64Array,
     *,
-    sigma2: float,
+    noise2: float,
     sigma_critical: float,
     options: MassFitOptions,
 ) -> Table:
-    """Binned shear; the errors are those of shape noise of ``sigma2`` at mean weight."""
+    """Binned shear; each component of a galaxy scatters with the variance ``noise2``."""
     low = max(options.radius_min_mpc, float(sources.radius.min()) * 0.999)
     high = min(options.radius_max_mpc, float(sources.radius.max()) * 1.001)
     edges = np.geomspace(low, high, options.n_radial_bins + 1)
@@ -330,11 +334,11 @@ def _profile(
             "n_galaxies": count[used],
             "g_t": total(w * sources.g_t)[used] / sw,
             "g_x": total(w * sources.g_x)[used] / sw,
-            "g_err": np.sqrt(sigma2 / sw),
+            "g_err": np.sqrt(noise2 * total(w * w)[used]) / sw,
             "g_model": total(w * model)[used] / sw,
             "delta_sigma": sigma_critical * total(w * b * sources.g_t)[used] / swb2,
             "delta_sigma_x": sigma_critical * total(w * b * sources.g_x)[used] / swb2,
-            "delta_sigma_err": sigma_critical * np.sqrt(sigma2 / swb2),
+            "delta_sigma_err": sigma_critical * np.sqrt(noise2 * total((w * b) ** 2)[used]) / swb2,
             "delta_sigma_model": sigma_critical * total(w * b * model)[used] / swb2,
         }
     )
@@ -396,16 +400,28 @@ def fit_nfw_mass(
     terms = np.empty(model.shape, dtype=np.float32)
     chi2_terms(model, src.g_t, src.weight, model[k].copy(), terms)
     best, at_end = _minimum(log_mass, raw[:, None])
+    if not at_end[0]:
+        # The grid serves the bootstrap; the mass itself deserves an exact minimum.
+        best[0] = minimize_scalar(
+            lambda m: np.sum(
+                src.weight * (src.g_t - _model_grid(src, np.array([10.0**m]), **halo_args)[0]) ** 2  # type: ignore[arg-type]
+            ),
+            bounds=(log_mass[max(k - 1, 0)], log_mass[min(k + 1, len(log_mass) - 1)]),
+            method="bounded",
+            options={"xatol": 1e-7},
+        ).x
     mass = float(10.0 ** best[0])
     best_model = _model_grid(src, np.array([mass]), **halo_args)[0]  # type: ignore[arg-type]
-    sigma2 = float(
-        np.sum(src.weight * ((src.g_t - best_model) ** 2 + src.g_x**2)) / (2.0 * n - 1.0)
-    )
+    # Weights need not be inverse variances: scale chi2 so that its width is that of the scatter.
+    scatter2 = src.weight**2 * ((src.g_t - best_model) ** 2 + src.g_x**2)
+    total2 = float(np.sum(scatter2)) * n / (2.0 * n - 1.0)
+    sigma2 = total2 / float(np.sum(src.weight))
+    noise2 = total2 / float(np.sum(src.weight**2))
     realizations, ends = _bootstrap(terms, log_mass, n_bootstrap=options.n_bootstrap, rng=rng)
     chi2 = raw / sigma2
     null = float(np.sum(src.weight * src.g_t**2) / sigma2)
     profile = _profile(
-        src, best_model, sigma2=sigma2, options=options,
+        src, best_model, noise2=noise2, options=options,
         sigma_critical=float(universe.critical_surface_density(z_lens=z_lens)),  # type: ignore[arg-type]
     )  # fmt: skip
     halo = NfwHalo(mass=mass, z=z_lens, c=options.concentration or None, cosmology=universe)
@@ -419,7 +435,7 @@ def fit_nfw_mass(
         "snr": np.sqrt(max(null - at_best, 0.0)), "c200": halo.c200, "r200": halo.r200,
         **_goodness(profile),
         "n_galaxies": n, "mean_beta": float(np.average(src.beta, weights=src.weight)),
-        "sigma_g": np.sqrt(sigma2), "radius_min": options.radius_min_mpc,
+        "sigma_g": np.sqrt(noise2), "radius_min": options.radius_min_mpc,
         "radius_max": options.radius_max_mpc, "n_bootstrap": options.n_bootstrap,
         "limit_fraction": float(ends.mean()),
         "flags": int(MeasureFlag.AT_LIMIT) if at_end[0] else 0,

@@ -28,7 +28,9 @@ class PeakOptions:
         5, "Connected pixels above the threshold that a peak needs", unit="pixel"
     )
     min_coverage: float = option(
-        0.4, "Weight inside the aperture at the peak over that of a full aperture"
+        0.7,
+        "Weight inside the aperture at the peak over that of a full aperture; a shear that is "
+        "constant over an aperture cut by the edge would pass for a peak",
     )
 
     def __post_init__(self) -> None:

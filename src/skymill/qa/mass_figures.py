@@ -42,7 +42,7 @@ def figure_to_png(figure: Figure, *, dpi: int = 90) -> bytes:
 def _choose_aperture(mass_map: ApertureMassMap, aperture: float | None) -> int:
     if aperture is not None:
         return int(np.abs(mass_map.apertures - aperture).argmin())
-    covered = np.where(mass_map.coverage >= 0.4, mass_map.snr("E"), -np.inf)
+    covered = np.where(mass_map.coverage >= 0.7, mass_map.snr("E"), -np.inf)
     return int(covered.max(axis=(1, 2)).argmax())
 
 
