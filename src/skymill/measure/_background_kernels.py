@@ -10,29 +10,33 @@ from numba import njit
 _BINS = 1024
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def _sums_within(values, low, high, shift):
+    """Count, sum and sum of squares of (value - shift) for values in [low, high]."""
+    count, s1, s2 = 0.0, 0.0, 0.0
+    for i in range(values.size):
+        v = values[i]
+        d = v - shift
+        w = 1.0 if (v >= low) & (v <= high) else 0.0
+        count += w
+        s1 += w * d
+        s2 += w * d * d
+    return count, s1, s2
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _clipped_range(values, n, clip_sigma, passes):
     """Mean and width of values[:n] after a few rough clips at clip_sigma."""
     low, high = -np.inf, np.inf
-    mean, sigma = 0.0, 0.0
+    mean, sigma = np.float64(values[n // 2]), 0.0
     for _ in range(passes):
-        count = 0
-        total = 0.0
-        for i in range(n):
-            v = values[i]
-            if v >= low and v <= high:
-                total += v
-                count += 1
-        if count == 0:
+        count, s1, s2 = _sums_within(values[:n], low, high, mean)
+        if count == 0.0:
             break
-        mean = total / count
-        total2 = 0.0
-        for i in range(n):
-            v = values[i]
-            if v >= low and v <= high:
-                total2 += (v - mean) * (v - mean)
-        new_sigma = math.sqrt(total2 / count)
-        converged = sigma > 0.0 and abs(new_sigma - sigma) < 0.02 * sigma
+        offset = s1 / count
+        new_sigma = math.sqrt(max(s2 / count - offset * offset, 0.0))
+        mean += offset
+        converged = sigma > 0.0 and abs(new_sigma - sigma) < 0.05 * sigma
         sigma = new_sigma
         if sigma == 0.0 or converged:
             break
