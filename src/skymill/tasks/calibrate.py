@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from astropy.table import Table
+from lsst.pex.config import Field
 from lsst.pipe.base import (
     InputQuantizedConnection,
     OutputQuantizedConnection,
@@ -95,12 +97,32 @@ class CalibrateConfig(PipelineTaskConfig, pipelineConnections=CalibrateConnectio
     ccd = options_field(CcdOptions, "Which measurements serve.")
     astrometry = options_field(AstrometryOptions, "Astrometric fit.")
     photoCal = options_field(PhotometryOptions, "Photometric fit.")
+    astrometryRefField = Field[str](
+        doc="Flux of the astrometric catalogue, for its limits of magnitude and first match.",
+        default="phot_g_mean",
+    )
+    photometryRefField = Field[str](
+        doc="Flux of the photometric catalogue (i_flux, i, imag, i_psf are one); empty: the band.",
+        default="",
+    )
     astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
     photometryReferences = options_field(ReferenceOptions, "Reference stars of the photometry.")
 
+    def references(self) -> tuple[ReferenceOptions, ReferenceOptions]:
+        """Choice of the astrometric and the photometric stars, with their flux fields."""
+        return (
+            dataclasses.replace(
+                to_options(self.astrometryReferences, ReferenceOptions),
+                flux_field=self.astrometryRefField,
+            ),
+            dataclasses.replace(
+                to_options(self.photometryReferences, ReferenceOptions),
+                flux_field=self.photometryRefField or self.photometryReferences.flux_field,
+            ),
+        )
+
     def setDefaults(self) -> None:
-        """The published choice: Gaia's G, and no photometric reference fainter than 22 mag."""
-        self.astrometryReferences.flux_field = "phot_g_mean"
+        """The published choice: no photometric reference fainter than 22 mag."""
         self.photometryReferences.mag_max = 22.0
 
 
@@ -150,6 +172,7 @@ class CalibrateTask(PipelineTask):
             ``outputExposure``, ``outputBackground``, ``outputCat``, ``matches``.
         """
         config = self.config
+        references = config.references()
         result = calibrate_ccd(
             exposure,
             sources,
@@ -158,8 +181,8 @@ class CalibrateTask(PipelineTask):
             options=to_options(config.ccd, CcdOptions),
             astrometry_options=to_options(config.astrometry, AstrometryOptions),
             photometry_options=to_options(config.photoCal, PhotometryOptions),
-            astrometric_references=to_options(config.astrometryReferences, ReferenceOptions),
-            photometric_references=to_options(config.photometryReferences, ReferenceOptions),
+            astrometric_references=references[0],
+            photometric_references=references[1],
         )
         astrometry, photometry = result.astrometry, result.photometry
         self.log.info(

@@ -94,12 +94,32 @@ class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections
         doc="Order of the astrometric polynomial of each CCD, shared by all visits.", default=1
     )
     fit = options_field(JointOptions, "The other settings; its three orders are not read.")
+    astrometryRefField = Field[str](
+        doc="Flux of the astrometric catalogue, for its limits of magnitude and first match.",
+        default="phot_g_mean",
+    )
+    photometryRefField = Field[str](
+        doc="Flux of the photometric catalogue (i_flux, i, imag, i_psf are one); empty: the band.",
+        default="",
+    )
     astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
     photometryReferences = options_field(ReferenceOptions, "Reference stars of the photometry.")
 
+    def references(self) -> tuple[ReferenceOptions, ReferenceOptions]:
+        """Choice of the astrometric and the photometric stars, with their flux fields."""
+        return (
+            dataclasses.replace(
+                to_options(self.astrometryReferences, ReferenceOptions),
+                flux_field=self.astrometryRefField,
+            ),
+            dataclasses.replace(
+                to_options(self.photometryReferences, ReferenceOptions),
+                flux_field=self.photometryRefField or self.photometryReferences.flux_field,
+            ),
+        )
+
     def setDefaults(self) -> None:
-        """The published choice: Gaia's G."""
-        self.astrometryReferences.flux_field = "phot_g_mean"
+        """The published choice: no photometric reference fainter than 22 mag."""
         self.photometryReferences.mag_max = 22.0
 
     def options(self) -> JointOptions:
@@ -175,16 +195,17 @@ class JointcalTask(PipelineTask):
         sources = gather_sources(inputSourceTableVisit, summaries, options)
         epoch = float(np.mean([np.mean(t["mjd"]) for t in summaries]))
         band = str(summaries[0]["band"][0])
+        choices = self.config.references()
         fits = []
-        for shards, config, fit in (
-            (astrometryRefCat, self.config.astrometryReferences, fit_joint_astrometry),
-            (photometryRefCat, self.config.photometryReferences, fit_joint_photometry),
+        for shards, choice, fit in (
+            (astrometryRefCat, choices[0], fit_joint_astrometry),
+            (photometryRefCat, choices[1], fit_joint_photometry),
         ):
             references = load_references(
                 shards,
                 band=band,
                 epoch_mjd=epoch,
-                options=to_options(config, ReferenceOptions),
+                options=choice,
                 flux_needed=fit is fit_joint_photometry,
             )
             stars = match_references(sources, references, radius=options.match_radius)
