@@ -73,13 +73,13 @@ class Campaign:
     def _has_repo(self) -> bool:
         return (Path(self.cluster.repo_path) / "butler.yaml").exists()
 
-    def status(self, steps: Sequence[Step] = STEPS) -> list[UnitStatus]:
+    def status(self, steps: Sequence[Step] | None = None) -> list[UnitStatus]:
         """State of every step and band.
 
         Parameters
         ----------
-        steps : sequence of Step
-            The steps.
+        steps : sequence of Step, optional
+            The steps; all by default.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class Campaign:
         existing = self.existing_collections()
         return [
             self.record.status(step, band, existing)
-            for step in steps
+            for step in (STEPS if steps is None else steps)
             for band in bands_of(self.cluster, step)
         ]
 

@@ -3,8 +3,8 @@ pipeline, in its order.
 
 Templates: ``{band}`` is the band of a step that works band by band; an input with ``{each}``
 stands for one collection of each band; ``{name}``, ``{skymap}``, ``{redshift}``, ``{ra}``,
-``{dec}``, ``{lensing_band}``, ``{photo_type}``, ``{photo_field}``, ``{astro_type}``,
-``{astro_field}`` come from the settings.
+``{dec}``, ``{lensing_band}``, ``{lensing_type}``, ``{min_z}``, ``{photo_type}``,
+``{photo_field}``, ``{astro_type}``, ``{astro_field}`` come from the settings.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _DECAM = "instrument='DECam'"
 _BAND = "instrument='DECam' AND band='{band}'"
 _BAND_SKY = "instrument='DECam' AND band='{band}' AND skymap='{skymap}'"
 _SKY = "skymap='{skymap}'"
+_CENTRE_MAP = ("massMap:centreRa={ra}", "massMap:centreDec={dec}")
 _DECAM_SKY = "instrument='DECam' AND skymap='{skymap}'"
 
 
@@ -166,10 +167,10 @@ STEPS: tuple[Step, ...] = (
                 where=_BAND,
                 optional=_CALIB[1:],
                 config=(
-                    "calibrate:connections.astromRefCat={astro_type}",
-                    "calibrate:astrometryRefField={astro_field}",
-                    "calibrate:connections.photoRefCat={photo_type}",
-                    "calibrate:photometryRefField={photo_field}",
+                    "calibrate:connections.astrometryRefCat={astro_type}",
+                    "calibrate:astrometryReferences.flux_field={astro_field}",
+                    "calibrate:connections.photometryRefCat={photo_type}",
+                    "calibrate:photometryReferences.flux_field={photo_field}",
                 ),
             ),
         ),
@@ -237,9 +238,9 @@ STEPS: tuple[Step, ...] = (
                 optional=("DECam/calib/unbounded",),
                 config=(
                     "jointcal:connections.astrometryRefCat={astro_type}",
-                    "jointcal:astrometryRefField={astro_field}",
+                    "jointcal:astrometryReferences.flux_field={astro_field}",
                     "jointcal:connections.photometryRefCat={photo_type}",
-                    "jointcal:photometryRefField={photo_field}",
+                    "jointcal:photometryReferences.flux_field={photo_field}",
                 ),
             ),
         ),
@@ -338,6 +339,7 @@ STEPS: tuple[Step, ...] = (
         "17",
         "Stars and galaxies, extinction, zero points.",
         (f"{_P}/export_data", "refcats", "skymaps"),
+        config=("fitZeroPoints:connections.photoRefCat={lensing_type}",),
     ),
     _later(
         "photo_z",
@@ -356,24 +358,32 @@ STEPS: tuple[Step, ...] = (
         "20",
         "Aperture-mass maps, E and B, and their peaks.",
         (f"{_P}/shear_calibration", "skymaps"),
+        config=(*_CENTRE_MAP, "massMap:minZ={min_z}"),
     ),
     _later(
         "mass_fit",
         "21",
         "NFW mass with the measured p(z).",
         (f"{_P}/shear_calibration", f"{_P}/photo_z", f"{_P}/mass_map", "skymaps"),
+        config=("massFit:zLens={redshift}",),
     ),
     _later(
         "quality_check",
         "22",
         "Figures and numbers on the quality of the data.",
         (f"{_P}/export_data", "refcats", _FINAL, "skymaps"),
+        config=("qualityCheck:connections.astromRefCat={astro_type}",),
     ),
     _later(
         "red_sequence",
         "23",
         "The red sequence and its density map.",
         (f"{_P}/photometric_calibration", "skymaps"),
+        config=(
+            "redSequence:zLens={redshift}",
+            "redSequence:centreRa={ra}",
+            "redSequence:centreDec={dec}",
+        ),
     ),
     *(
         Step(name=name, number=number, doc=doc, absent="metadetection is not available yet")
@@ -463,6 +473,8 @@ def _words(cluster: Cluster, band: str) -> dict[str, str]:
         "ra": repr(ra),
         "dec": repr(dec),
         "lensing_band": cluster.lensing_band,
+        "lensing_type": cluster.reference(cluster.lensing_band)[0],
+        "min_z": repr(round(cluster.redshift + 0.1, 6)),
         "astro_type": cluster.astrometry,
         "astro_field": "phot_g_mean" if cluster.astrometry == "gaia" else cluster.lensing_band,
     }
