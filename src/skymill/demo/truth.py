@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skymill.calibrate.match import match_sky
 from skymill.data.errors import MissingInputError
+from skymill.sims.survey import read_truth as read_table
 
 __all__ = ["Truth", "match_truth", "read_truth"]
 
@@ -57,7 +58,7 @@ def read_truth(folder: Path) -> Truth:
                 f"the report compares with the truth, but {path} does not exist; run the same "
                 "skymill demo again to make it"
             )
-        tables[name] = Table.read(path)
+        tables[name] = read_table(folder.parent, name)
     return Truth(**tables)
 
 
