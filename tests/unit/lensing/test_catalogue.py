@@ -1,6 +1,7 @@
 import galsim
 import numpy as np
 import pytest
+
 from skymill.data.errors import DataError, NoDataError
 from skymill.lensing.catalogue import ShearSample, plane_to_sky, sky_to_plane, tangential_shear
 
@@ -67,7 +68,7 @@ def test_unusable_rows_are_counted():
 
 
 def test_one_galaxy_is_not_enough():
-    with pytest.raises(NoDataError, match="at least 2 galaxies .* 1 of 1 rows are usable"):
+    with pytest.raises(NoDataError, match=r"at least 2 galaxies .* 1 of 1 rows are usable"):
         ShearSample.from_columns(ra=[1], dec=[1], g1=[0], g2=[0])
 
 

@@ -4,6 +4,7 @@ import galsim
 import numpy as np
 import pytest
 from astropy.table import Table
+
 from skymill.data.errors import ConfigError
 from skymill.data.tables import load_schema
 from skymill.data.units import njy_from_magnitude

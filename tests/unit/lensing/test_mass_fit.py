@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from skymill.data.errors import ConfigError, NoDataError
 from skymill.data.flags import MeasureFlag
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
@@ -118,7 +119,7 @@ def test_no_lens_is_an_upper_limit_with_a_flag():
 
 
 def test_no_galaxies_behind():
-    with pytest.raises(NoDataError, match="0 galaxies lie behind z_lens = 0.9"):
+    with pytest.raises(NoDataError, match=r"0 galaxies lie behind z_lens = 0\.9"):
         fit_nfw_mass(
             make_sample(z_source=0.5), z_lens=0.9, centre=CENTRE, rng=np.random.default_rng(1)
         )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.cosmology import FlatLambdaCDM
 from scipy.integrate import quad
+
 from skymill.data.errors import ConfigError
 from skymill.lensing.cosmology import FIDUCIAL
 from skymill.lensing.nfw import NfwHalo, concentration, convergence_shape, mean_convergence_shape
