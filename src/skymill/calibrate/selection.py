@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -140,7 +141,12 @@ def select_detectors(
     return schema.apply(table[[c.name for c in schema.columns]])
 
 
-def _cut_visits(data, dropped, options, cut) -> NDArray[np.int64]:  # type: ignore[no-untyped-def]
+def _cut_visits(
+    data: dict[str, NDArray[Any]],
+    dropped: NDArray[np.bool_],
+    options: SelectOptions,
+    cut: Callable[[NDArray[np.bool_], list[str]], None],
+) -> NDArray[np.int64]:
     """Drop visits with few PSF stars (clouds, bad seeing); the number of stars of each visit."""
     visits, index = np.unique(data["visit"], return_inverse=True)
     stars = np.bincount(index, np.where(dropped, 0, data["n_star"]), visits.size)

@@ -17,9 +17,7 @@ _P = "DECam/processing"
 @click.option("--ra", type=float, required=True, help="Centre of the cluster [deg].")
 @click.option("--dec", type=float, required=True, help="Centre of the cluster [deg].")
 @click.option("--fwhm", type=float, help="Largest FWHM [pixel]; published: r 4.4, others 6.4.")
-@click.option(
-    "--ellipticity", type=float, help="Largest ellipticity; published: r 0.13, else 0.33."
-)
+@click.option("--ellipticity", type=float, help="Published: r 0.13, others 0.33.")
 @click.option("--max-distance", type=float, default=1.5, show_default=True, help="[deg]")
 @click.option("--min-detectors", type=int, default=11, show_default=True, help="Of a visit.")
 @click.option("--instrument", default="DECam", show_default=True)

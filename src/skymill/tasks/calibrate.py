@@ -98,11 +98,11 @@ class CalibrateConfig(PipelineTaskConfig, pipelineConnections=CalibrateConnectio
     astrometry = options_field(AstrometryOptions, "Astrometric fit.")
     photoCal = options_field(PhotometryOptions, "Photometric fit.")
     astrometryRefField = Field[str](
-        doc="Flux of the astrometric catalogue, for its limits of magnitude and first match.",
-        default="phot_g_mean",
+        doc="Flux of the astrometric catalogue; empty: astrometryReferences.flux_field.",
+        default="",
     )
     photometryRefField = Field[str](
-        doc="Flux of the photometric catalogue (i_flux, i, imag, i_psf are one); empty: the band.",
+        doc="Flux of the photometric catalogue; empty: photometryReferences.flux_field.",
         default="",
     )
     astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
@@ -113,7 +113,7 @@ class CalibrateConfig(PipelineTaskConfig, pipelineConnections=CalibrateConnectio
         return (
             dataclasses.replace(
                 to_options(self.astrometryReferences, ReferenceOptions),
-                flux_field=self.astrometryRefField,
+                flux_field=self.astrometryRefField or self.astrometryReferences.flux_field,
             ),
             dataclasses.replace(
                 to_options(self.photometryReferences, ReferenceOptions),
@@ -122,7 +122,8 @@ class CalibrateConfig(PipelineTaskConfig, pipelineConnections=CalibrateConnectio
         )
 
     def setDefaults(self) -> None:
-        """The published choice: no photometric reference fainter than 22 mag."""
+        """The published choice: Gaia's G, and no photometric reference fainter than 22 mag."""
+        self.astrometryReferences.flux_field = "phot_g_mean"
         self.photometryReferences.mag_max = 22.0
 
 

@@ -95,11 +95,11 @@ class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections
     )
     fit = options_field(JointOptions, "The other settings; its three orders are not read.")
     astrometryRefField = Field[str](
-        doc="Flux of the astrometric catalogue, for its limits of magnitude and first match.",
-        default="phot_g_mean",
+        doc="Flux of the astrometric catalogue; empty: astrometryReferences.flux_field.",
+        default="",
     )
     photometryRefField = Field[str](
-        doc="Flux of the photometric catalogue (i_flux, i, imag, i_psf are one); empty: the band.",
+        doc="Flux of the photometric catalogue; empty: photometryReferences.flux_field.",
         default="",
     )
     astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
@@ -110,7 +110,7 @@ class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections
         return (
             dataclasses.replace(
                 to_options(self.astrometryReferences, ReferenceOptions),
-                flux_field=self.astrometryRefField,
+                flux_field=self.astrometryRefField or self.astrometryReferences.flux_field,
             ),
             dataclasses.replace(
                 to_options(self.photometryReferences, ReferenceOptions),
@@ -119,7 +119,8 @@ class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections
         )
 
     def setDefaults(self) -> None:
-        """The published choice: no photometric reference fainter than 22 mag."""
+        """The published choice: Gaia's G, and no photometric reference fainter than 22 mag."""
+        self.astrometryReferences.flux_field = "phot_g_mean"
         self.photometryReferences.mag_max = 22.0
 
     def options(self) -> JointOptions:
