@@ -90,6 +90,7 @@ class _Scene:
     y: NDArray[np.float64]
     psf_sigma: float
     rng: np.random.Generator
+    mixtures: PsfMixtures
 
     def batches(self) -> Iterator[_Batch]:
         """Sheets of all sources, small stamps first."""
@@ -166,7 +167,8 @@ def measure_objects(
     astropy.table.Table
         One row for each child, in their order, with positions in tract pixels.
     """
-    scene = _Scene(planes, psf, origin, children, band, x, y, psf_sigma, rng)
+    mixtures = psf_mixtures(psf, x=x + origin[0], y=y + origin[1], options=options.galaxy)
+    scene = _Scene(planes, psf, origin, children, band, x, y, psf_sigma, rng, mixtures)
     out: dict[str, NDArray[np.generic]] = {}
     for batch in scene.batches():
         _store(out, batch.index, _measure_batch(scene, batch, options), len(children))
@@ -215,7 +217,8 @@ def force_objects(
     """
     x = np.asarray(reference["x"], np.float64) - origin[0]
     y = np.asarray(reference["y"], np.float64) - origin[1]
-    scene = _Scene(planes, psf, origin, children, band, x, y, psf_sigma, rng)
+    mixtures = psf_mixtures(psf, x=x + origin[0], y=y + origin[1], options=options.galaxy)
+    scene = _Scene(planes, psf, origin, children, band, x, y, psf_sigma, rng, mixtures)
     out: dict[str, NDArray[np.generic]] = {}
     for batch in scene.batches():
         values = _force_batch(scene, batch, reference[batch.index], options)
@@ -265,7 +268,8 @@ def _measure_batch(
     x, y = sx - stamps.offset_x, sy - stamps.offset_y
     shape = adaptive_moments(*planes, x=sx, y=sy, sigma=scene.psf_sigma, options=options.moments)
     _flag_overflow(shape, stamps.size)
-    psf_at, star = _psf_here(scene, x, y)
+    star = _psf_moments(scene, x, y)
+    psf_at = scene.mixtures.at(index)
     out: dict[str, NDArray[np.generic]] = {
         "x": x + scene.origin[0],
         "y": y + scene.origin[1],
@@ -313,8 +317,7 @@ def _force_batch(
     star = _columns(reference, "ixxPSF", "iyyPSF", "ixyPSF")
     moments = np.where(np.isfinite(moments), moments, star)
     _kron(out, batch, sx, sy, moments, half, np.asarray(reference["kronRad"]), options)
-    x, y = sx - stamps.offset_x, sy - stamps.offset_y
-    psf_at, _ = _psf_here(scene, x, y)
+    psf_at = scene.mixtures.at(index)
     window = _window(moments, half)
     composite = composite_fluxes(
         batch.image,
@@ -337,13 +340,10 @@ def _columns(table: Table, *names: str) -> NDArray[np.float64]:
     return np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
 
 
-def _psf_here(
-    scene: _Scene, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[PsfMixtures, Moments]:
-    """Mixtures and adaptive moments of the PSF at the sources, shared within cells."""
-    mix = psf_mixtures(scene.psf, x=x + scene.origin[0], y=y + scene.origin[1])
+def _psf_moments(scene: _Scene, x: NDArray[np.float64], y: NDArray[np.float64]) -> Moments:
+    """Adaptive moments of the PSF at the sources."""
     stamps = scene.psf.draw(x=x + scene.origin[0], y=y + scene.origin[1])
-    return mix, adaptive_moments_stamps(stamps, sigma=scene.psf_sigma)
+    return adaptive_moments_stamps(stamps, sigma=scene.psf_sigma)
 
 
 def _flag_overflow(shape: Moments, size: int) -> None:

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Float64Array = NDArray[np.float64]
+_DRAWN_AT_ONCE = 2048
 IntArray = NDArray[np.int64]
 
 
@@ -63,6 +64,21 @@ class PsfMixtures:
     amplitudes: Float64Array
     covariances: Float64Array
     scale: Float64Array
+
+    def at(self, index: IntArray) -> PsfMixtures:
+        """The mixtures of some of the sources.
+
+        Parameters
+        ----------
+        index : (m,) int64
+            Which sources.
+
+        Returns
+        -------
+        PsfMixtures
+            The same nodes, shared.
+        """
+        return PsfMixtures(self.node[index], self.amplitudes, self.covariances, self.scale)
 
 
 @dataclass
@@ -136,29 +152,32 @@ def psf_mixtures(
     PsfMixtures
         Mixtures and the node of each source.
     """
-    cell = options.psf_cell
-    keys = np.stack([np.floor(x / cell), np.floor(y / cell)], axis=1).astype(np.int64)
-    unique, first, node = np.unique(
-        keys.reshape(-1, 2), axis=0, return_index=True, return_inverse=True
-    )
-    # The place of the first source of a cell: its PSF exists, that of the cell's middle may not.
-    n = unique.shape[0]
-    amplitudes = np.empty((n, options.components))
-    covariances, scale = np.empty((n, options.components, 3)), np.empty(n)
-    if n:
-        stamps = np.ascontiguousarray(psf.draw(x=x[first], y=y[first]), np.float64)
-        known = np.isfinite(stamps).all(axis=(1, 2)) & (stamps.sum(axis=(1, 2)) > 0)
-        fit_mixture(
-            np.where(known[:, None, None], stamps, 1.0),
-            options.components,
-            60,
-            amplitudes,
-            covariances,
-            scale,
-        )
-        node = np.where(known[node.ravel()], node.ravel(), -1)
+    n = x.size
+    peak, known = np.empty(n), np.zeros(n, bool)
+    for first in range(0, n, _DRAWN_AT_ONCE):
+        part = slice(first, first + _DRAWN_AT_ONCE)
+        stamps = psf.draw(x=x[part], y=y[part])
+        known[part] = np.isfinite(stamps).all(axis=(1, 2)) & (stamps.sum(axis=(1, 2)) > 0)
+        middle = stamps.shape[1] // 2
+        peak[part] = stamps[:, middle, middle]
+    members = np.flatnonzero(known)
+    node = np.full(n, -1, np.int64)
+    # A PSF that is constant in cells shows few different stamps: these are the nodes.
+    keys = peak[members][:, None]
+    if np.unique(keys).size > max(16, members.size // 4):
+        cells = np.stack([x[members], y[members]], axis=1) / options.psf_cell
+        keys = np.floor(cells).reshape(-1, 2)
+    unique, lead, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    node[members] = inverse.ravel()
+    count = unique.shape[0]
+    amplitudes = np.empty((count, options.components))
+    covariances, scale = np.empty((count, options.components, 3)), np.empty(count)
+    if count:
+        lead = members[lead]
+        stamps = np.ascontiguousarray(psf.draw(x=x[lead], y=y[lead]), np.float64)
+        fit_mixture(stamps, options.components, 60, amplitudes, covariances, scale)
     return PsfMixtures(
-        node=np.asarray(node, np.int64).ravel(),
+        node=node,
         amplitudes=amplitudes,
         covariances=covariances,
         scale=scale,
