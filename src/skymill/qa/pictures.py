@@ -28,8 +28,8 @@ class PictureOptions:
     """How fluxes become colours."""
 
     style: str = option("lupton", "lupton: colours kept up to saturation; asinh: by channel")
-    softening: float = option(8.0, "strength Q of the compression of bright pixels")
-    stretch: float = option(4.0, "brightness where the compression begins", unit="sky sigma")
+    softening: float = option(6.0, "strength Q of the compression of bright pixels")
+    stretch: float = option(12.0, "brightness of full light without compression", unit="sky sigma")
     black: float = option(-1.0, "brightness of black", unit="sky sigma")
 
     def __post_init__(self) -> None:
@@ -92,13 +92,13 @@ def color_rgb(
     _, sigma = _sky_sigma(np.where(void, np.float32(np.nan), luminance))
     black = options.black * sigma
     q, stretch = options.softening, options.stretch * sigma
-    # Asinh of the brightness, one at Q times ten stretches.
-    top = np.arcsinh(q * 100.0)
+    # Linear at the faint end, where a tenth of the stretch has a tenth of the full brightness.
+    slope = 0.1 / np.arcsinh(0.1 * q)
     if options.style == "asinh":
-        out = np.arcsinh(q * np.maximum(rgb - black, 0) / (q * stretch)) / top * 2
+        out = np.arcsinh(q * np.maximum(rgb - black, 0) / stretch) * slope
     else:
         bright = np.maximum(luminance - black, 1e-6 * sigma)
-        factor = np.arcsinh(q * bright / (q * stretch)) / top * 2 / bright
+        factor = np.arcsinh(q * bright / stretch) * slope / bright
         out = np.maximum(rgb - black, 0) * factor[..., None]
         peak = out.max(axis=-1, keepdims=True)
         out = out / np.maximum(peak, 1.0)
