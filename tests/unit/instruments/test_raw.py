@@ -11,9 +11,9 @@ from raw_decam import ccd_header, primary_header, write_raw
 from skymill.data.errors import DataError, MissingInputError
 from skymill.data.geometry import local_jacobian
 from skymill.instruments.decam.headers import (
-    _merged,
     describe,
     make_wcs,
+    merge_headers,
     parse_section,
     read_raw_headers,
     translate,
@@ -95,6 +95,9 @@ def test_truncated_file(tmp_path):
     path.write_bytes(path.read_bytes()[:-20000])
     with pytest.raises(DataError, match=r"a\.fits\.fz is truncated"):
         read_raw_headers(path)
+    with pytest.raises(DataError, match=r"a\.fits\.fz is truncated"):
+        read_raw_ccd(path, 26)
+    assert read_raw_ccd(path, 25).info.detector == 25
     path.write_bytes(b"")
     with pytest.raises(DataError, match="truncated or no FITS"):
         read_raw_headers(path)
@@ -121,7 +124,7 @@ def test_missing_ccd(tmp_path):
 
 
 def test_header_without_date():
-    header = _merged(primary_header(5), ccd_header(25))
+    header = merge_headers(primary_header(5), ccd_header(25))
     del header["EXPNUM"]
     with pytest.raises(DataError, match=r"cannot be translated|does not tell"):
         describe(translate(header, "x.fits"), "x.fits", [25])

@@ -24,12 +24,17 @@ from skymill.instruments.decam.facts import CAMERA_NAME, Filter, get_camera, get
 
 __all__ = [
     "RawFile",
+    "ccd_hdus",
+    "describe",
     "exposure_info",
+    "find_ccd",
     "make_amplifiers",
     "make_wcs",
+    "merge_headers",
     "open_raw",
     "parse_section",
     "read_raw_headers",
+    "translate",
 ]
 
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]")
@@ -96,13 +101,15 @@ class RawFile:
         return self.observation_type in ("science", "standard") and math.isfinite(self.ra)
 
 
-def open_raw(path: str | Path) -> fits.HDUList:
+def open_raw(path: str | Path, *, walk: bool = True) -> fits.HDUList:
     """Open a raw file and read all of its headers.
 
     Parameters
     ----------
     path : path
         A file ``.fits`` or ``.fits.fz``.
+    walk : bool
+        Read all headers now, so that a truncated file is found; otherwise when they are asked for.
 
     Returns
     -------
@@ -122,7 +129,8 @@ def open_raw(path: str | Path) -> fits.HDUList:
             warnings.simplefilter("ignore", AstropyWarning)
             warnings.filterwarnings("error", message="File may have been truncated")
             hdus = fits.open(path, memmap=False, lazy_load_hdus=True)
-            len(hdus)  # Walks to the end of the file: a truncated one ends here.
+            if walk:
+                len(hdus)  # Goes to the end of the file: a truncated one is found here.
     except (OSError, ValueError, AstropyUserWarning) as err:
         if hdus is not None:
             hdus.close()
@@ -132,7 +140,19 @@ def open_raw(path: str | Path) -> fits.HDUList:
     return hdus
 
 
-def _merged(primary: fits.Header, own: fits.Header) -> fits.Header:
+def merge_headers(primary: fits.Header, own: fits.Header) -> fits.Header:
+    """The primary header with the cards of an extension over it.
+
+    Parameters
+    ----------
+    primary, own : astropy.io.fits.Header
+        The headers.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        A new header.
+    """
     header = primary.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
@@ -189,6 +209,51 @@ def ccd_hdus(hdus: fits.HDUList, path: str) -> dict[int, Any]:
     if not found:
         raise DataError(f"{path} has no extension with a CCDNUM of 1 to 62: not a raw DECam frame")
     return found
+
+
+def find_ccd(hdus: fits.HDUList, detector: int, path: str) -> Any:
+    """The extension of one CCD, without reading the headers behind it.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        An open file.
+    detector : int
+        CCD number.
+    path : str
+        The file, for the message.
+
+    Returns
+    -------
+    astropy.io.fits.hdu.base.ExtensionHDU
+        The extension.
+
+    Raises
+    ------
+    DataError
+        If the file has no such CCD, or ends before it.
+    """
+    seen, number = [], 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            warnings.filterwarnings("error", message="File may have been truncated")
+            while True:
+                try:
+                    hdu = hdus[number]
+                except IndexError:
+                    break
+                ccd = hdu.header.get("CCDNUM")
+                if ccd is not None and int(ccd) == detector:
+                    return hdu
+                if ccd is not None and int(ccd) in get_camera():
+                    seen.append(int(ccd))
+                number += 1
+    except (OSError, AstropyUserWarning) as err:
+        raise DataError(f"{path} is truncated ({err}); fetch it again or move it away") from err
+    raise DataError(
+        f"{path} has no CCD {detector}; it has {', '.join(str(n) for n in sorted(seen)) or 'none'}"
+    )
 
 
 def _angle(value: Any, name: str) -> float:
@@ -258,7 +323,7 @@ def read_raw_headers(path: str | Path) -> RawFile:
     try:
         ccds = ccd_hdus(hdus, str(path))
         first = min(ccds)
-        header = _merged(hdus[0].header, ccds[first].header)
+        header = merge_headers(hdus[0].header, ccds[first].header)
         try:
             return describe(translate(header, str(path)), str(path), ccds)
         except DataError as err:

@@ -11,12 +11,12 @@ from astropy.utils.exceptions import AstropyWarning
 
 from skymill.data.errors import DataError
 from skymill.instruments.decam.headers import (
-    _merged,
-    ccd_hdus,
     describe,
     exposure_info,
+    find_ccd,
     make_amplifiers,
     make_wcs,
+    merge_headers,
     open_raw,
     translate,
 )
@@ -47,16 +47,11 @@ def read_raw_ccd(path: str | Path, detector: int, *, pixels: bool = True) -> Raw
     MissingInputError, DataError
         If the file is absent, truncated, of another camera, or lacks the CCD.
     """
-    hdus = open_raw(path)
+    hdus = open_raw(path, walk=False)
     try:
-        ccds = ccd_hdus(hdus, str(path))
-        if detector not in ccds:
-            raise DataError(
-                f"{path} has no CCD {detector}; it has {', '.join(str(n) for n in sorted(ccds))}"
-            )
-        hdu = ccds[detector]
-        header = _merged(hdus[0].header, hdu.header)
-        raw = describe(translate(header, str(path)), str(path), ccds)
+        hdu = find_ccd(hdus, detector, str(path))
+        header = merge_headers(hdus[0].header, hdu.header)
+        raw = describe(translate(header, str(path)), str(path), (detector,))
         info = exposure_info(raw, detector)
         image = _read_pixels(hdu, path) if pixels else np.zeros(hdu.shape, np.uint16)
         wcs = make_wcs(hdu.header) if raw.on_sky else None
