@@ -34,6 +34,7 @@ def submit(root, pipeline, config):
     environment = {
         **os.environ,
         "PYTHONPATH": str(TOY),
+        "PWD": str(root),  # bps writes its submit folder below it.
         "PATH": f"{bin_folder}:{os.environ['PATH']}",
     }
     return subprocess.run(

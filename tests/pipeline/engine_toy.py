@@ -16,6 +16,8 @@ from lsst.pipe.base import (
     Struct,
 )
 
+import skymill  # noqa: F401  (as every task of ours does: it repairs zipfile in run-qbb)
+
 STORAGE = "StructuredDataDict"
 DETECTOR = ("instrument", "detector")
 
