@@ -261,6 +261,8 @@ def update_visit_summary(
             new = psf_rows[detector]
             row.update({n: new[n] for n in new.colnames if n in row})
         rows.append(row)
+    if not rows:
+        return load_schema("finalVisitSummary").empty()
     table = make_visit_summary(rows)
     table.meta["schema"] = "finalVisitSummary"
     return load_schema("finalVisitSummary").apply(table)
