@@ -52,7 +52,7 @@ class Children:
     n_siblings : (n,) int64
         Children in the same footprint, this one included.
     x0, y0, x1, y1 : (n,) int64 [pixel]
-        Box of the template (half open); it may leave the image, where the template is zero.
+        Box of the template (half open), within the image.
     first : (n,) int64
         Position of the template's first pixel in ``templates``; rows follow one another.
     spectra : (n, n_band) float32 [image unit]
@@ -380,8 +380,32 @@ def _split_parent(
         spectra,
     )
     kernels.finish(inside, cx, cy, radii, first[:-1], templates)
-    out.x0[members], out.y0[members] = x0 + cx - radii, y0 + cy - radii
-    out.x1[members], out.y1[members] = x0 + cx + radii + 1, y0 + cy + radii + 1
-    out.first[members] = first[:-1]
     out.spectra[members] = spectra
-    return templates
+    return _crop(out, members, x0 + cx, y0 + cy, radii, first, templates)
+
+
+def _crop(
+    out: Children,
+    members: IntArray,
+    cx: IntArray,
+    cy: IntArray,
+    radii: IntArray,
+    first: IntArray,
+    templates: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Cut the squares to the pixels that are not zero; writes boxes and places into ``out``."""
+    parts = []
+    position = 0
+    for k, member in enumerate(members):
+        size = 2 * radii[k] + 1
+        square = templates[first[k] : first[k + 1]].reshape(size, size)
+        rows, columns = np.flatnonzero(square.any(axis=1)), np.flatnonzero(square.any(axis=0))
+        part = square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        out.y0[member] = cy[k] - radii[k] + rows[0]
+        out.y1[member] = cy[k] - radii[k] + rows[-1] + 1
+        out.x0[member] = cx[k] - radii[k] + columns[0]
+        out.x1[member] = cx[k] - radii[k] + columns[-1] + 1
+        out.first[member] = position
+        position += part.size
+        parts.append(part.ravel())
+    return np.concatenate(parts)

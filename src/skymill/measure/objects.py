@@ -231,7 +231,7 @@ def _stamp_sizes(
 ) -> NDArray[np.int64]:
     """Smallest stamp that holds the template, or the largest that there is."""
     reach = np.maximum.reduce([x - children.x0, y - children.y0, children.x1 - x, children.y1 - y])
-    # A blended child's box is a generous square: its light lies in the inner part.
+    # The brightest child of a blend has a floor all over its parent.
     reach = np.where(children.n_siblings > 1, np.minimum(reach, 120.0), reach)
     sizes = np.array(_SIZES)
     position = np.searchsorted(sizes // 2, reach)
