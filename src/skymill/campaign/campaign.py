@@ -112,12 +112,12 @@ class Campaign:
 
     def _request(self, run: PipelineRun, band: str) -> GraphRequest:
         request = expand_run(self.cluster, run, band)
-        if not self.cluster.config:
+        if not self.cluster.overrides:
             return request
         labels = self._pipeline_labels(request.pipeline)
         extra = [
             f"{label}:{field}={value}"
-            for label, fields in self.cluster.config.items()
+            for label, fields in self.cluster.overrides.items()
             if label in labels
             for field, value in fields.items()
         ]

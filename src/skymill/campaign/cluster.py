@@ -39,7 +39,7 @@ class Cuts(_Model):
     """Which detectors and visits are good for lensing (published values)."""
 
     fwhm_pixel: float = Field(default=6.4, gt=0, description="Largest mean FWHM [pixel].")
-    ellipticity: float = Field(default=0.33, gt=0, le=1, description="Largest mean |e|.")
+    ellipticity: float = Field(default=0.33, gt=0, le=1, description="Largest mean ellipticity.")
     lensing_fwhm_pixel: float = Field(default=4.4, gt=0, description="In the lensing band.")
     lensing_ellipticity: float = Field(default=0.13, gt=0, le=1, description="In the lensing band.")
     max_distance_deg: float = Field(
@@ -197,6 +197,18 @@ class Cluster(_Model):
             Absolute if the folder is.
         """
         return self.folder / value
+
+    @property
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """Configuration overrides by task label, those of other settings among them."""
+        result = {label: dict(fields) for label, fields in self.config.items()}
+        if self.paths.dust is not None:
+            dust = {
+                "extinction.source": "map",
+                "extinction.map_path": str(self.path(self.paths.dust)),
+            }
+            result["dereddenCatalog"] = dust | result.get("dereddenCatalog", {})
+        return result
 
     def reference(self, band: str) -> Reference:
         """Dataset type and flux column of the photometric reference of a band.
