@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from skymill.data.errors import ConfigError, DataError, NoDataError
+from skymill.data.flags import ShearFlag
+from skymill.shear.calibration import CalibrateShearOptions, calibrate_shears
+from skymill.shear.hsc_y1 import evaluate_hsc_y1
+
+
+def make_catalogue(n=4000, *, g=(0.05, -0.03), sigma=0.3, noise=0.1, seed=1):
+    """Distortions in pixel axes of galaxies under a constant shear given in sky axes."""
+    rng = np.random.default_rng(seed)
+    modulus = np.minimum(rng.rayleigh(sigma, n // 2), 0.95)
+    phase = rng.uniform(0, 2 * np.pi, n // 2)
+    e = modulus * np.exp(1j * phase)
+    e = np.concatenate([e, -e])  # pairs at right angles cancel the shape noise
+    source = e / (1 + np.sqrt(1 - np.abs(e) ** 2))
+    shear = g[0] - 1j * g[1]  # pixel axes: x to the West
+    seen = (source + shear) / (1 + np.conj(shear) * source)
+    e = 2 * seen / (1 + np.abs(seen) ** 2)
+    return Table(
+        {
+            "ID": [f"a{i}" for i in range(n)],
+            "ra": rng.uniform(0, 1, n),
+            "dec": rng.uniform(0, 1, n),
+            "e1": e.real + rng.normal(0, noise, n),
+            "e2": e.imag + rng.normal(0, noise, n),
+            "sigmae": np.full(n, noise),
+            "res": np.full(n, 0.6),
+            "blendedness": np.full(n, 0.0),
+            "r_cmodel_mag": np.full(n, 23.0),
+            "r_cmodel_magerr": np.full(n, 0.03),
+            "sdss_psf_e1": np.full(n, 0.02),
+            "sdss_psf_e2": np.full(n, 0.0),
+            "hsm_flag": np.zeros(n, bool),
+        }
+    )
+
+
+def test_constant_shear_comes_back_in_sky_axes():
+    options = CalibrateShearOptions(method="responsivity")
+    table = calibrate_shears(make_catalogue(40000), options=options)
+    # Noise 0.1/2/sqrt(40000) = 2.5e-4; the responsivity formula is exact to order e^4 g: 1 %.
+    assert np.average(table["g1"], weights=table["weight"]) == pytest.approx(0.05, abs=1.5e-3)
+    assert np.average(table["g2"], weights=table["weight"]) == pytest.approx(-0.03, abs=1.5e-3)
+    assert np.array_equal(table["g2"], -table["g2_pixel"])
+
+
+def test_bias_by_option_is_divided_out():
+    catalogue = make_catalogue()
+    plain = calibrate_shears(catalogue, options=CalibrateShearOptions(method="responsivity"))
+    with_m = calibrate_shears(
+        catalogue, options=CalibrateShearOptions(method="responsivity", bias_offset=-0.1)
+    )
+    assert np.allclose(with_m["g1"], plain["g1"] / 0.9)
+
+
+def test_hsc_follows_its_formula():
+    catalogue = make_catalogue(200)
+    table = calibrate_shears(catalogue, options=CalibrateShearOptions(method="hsc"))
+    h = evaluate_hsc_y1(np.full(200, 1.0857362 / 0.03), np.full(200, 0.6))
+    response = 1 - np.sum(h.weight * h.e_rms**2) / h.weight.sum()
+    expected = (catalogue["e1"] / (2 * response) - h.a * 0.02) / (1 + h.m)
+    assert np.allclose(table["g1"], expected, rtol=1e-6)
+
+
+def test_naive_has_the_constants_of_the_published_pipeline():
+    catalogue = make_catalogue(50)
+    table = calibrate_shears(catalogue, options=CalibrateShearOptions(method="naive"))
+    assert np.allclose(table["g1"], catalogue["e1"] / (2 * (1 - 0.365**2)))
+    assert np.allclose(table["weight"], 1 / 0.365**2)
+
+
+def test_cuts_have_two_sides_and_are_counted():
+    catalogue = make_catalogue(100)
+    catalogue["e1"][0] = -6.0
+    catalogue["e1"][1] = np.nan
+    catalogue["res"][2] = 0.1
+    catalogue["r_cmodel_mag"][3] = 15.0
+    catalogue["r_cmodel_mag"][4] = np.nan
+    table = calibrate_shears(catalogue, options=CalibrateShearOptions(method="responsivity"))
+    assert table["use"][:5].tolist() == [False] * 5
+    assert table["shear_flags"][1] & int(ShearFlag.NO_SHAPE)
+    assert table["shear_flags"][0] & int(ShearFlag.CUT)
+    counts = json.loads(table.meta["cuts"])
+    assert (counts["distortion"], counts["no_shape"], counts["resolution"]) == (1, 1, 1)
+    assert counts["magnitude"] == 2
+
+
+def test_outside_of_the_calibration_is_not_used():
+    catalogue = make_catalogue(100)
+    catalogue["r_cmodel_magerr"][:30] = 0.12  # S/N 9
+    table = calibrate_shears(catalogue, options=CalibrateShearOptions(method="hsc"))
+    assert table["use"].sum() == 70
+    assert (table["shear_flags"][:30] == int(ShearFlag.OUTSIDE_CALIBRATION)).all()
+    allowed = CalibrateShearOptions(method="hsc", allow_outside=True)
+    assert calibrate_shears(catalogue, options=allowed)["use"].sum() == 100
+
+
+def test_clear_sentences():
+    catalogue = make_catalogue(10)
+    with pytest.raises(ConfigError, match="method must be one of hsc"):
+        CalibrateShearOptions(method="magic")
+    catalogue["res"] = 0.0
+    with pytest.raises(NoDataError, match=r"none of 10 objects passes .* resolution 10"):
+        calibrate_shears(catalogue)
+    catalogue.remove_column("res")
+    with pytest.raises(DataError, match="no column 'res'"):
+        calibrate_shears(catalogue)
