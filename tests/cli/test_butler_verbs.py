@@ -150,7 +150,12 @@ def test_certify_export_and_import(repo, tmp_path):
         "DECam/calib/certified")  # fmt: skip
     other = tmp_path / "other"
     run("skymill", "init", other)
-    run("butler", "import", "--transfer", "direct", other, tmp_path / "shared")
+    assert "1 calibrations imported" in run(
+        "butler", "import-calibrations", other, tmp_path / "shared"
+    )
+    assert "there already" in run("butler", "import-calibrations", other, tmp_path / "shared")
+    text = run("butler", "import-calibrations", other, tmp_path, code=1)
+    assert "no export of calibrations" in text
     with Butler.from_config(str(other)) as butler:
         from astropy.time import Time
         from lsst.daf.butler import Timespan

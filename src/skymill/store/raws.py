@@ -173,8 +173,8 @@ def _records(raw: RawFile) -> list[tuple[str, dict[str, Any]]]:
 class _Ingest:
     """One ingest into an open repository."""
 
-    def __init__(self, butler: Butler, run: str, transfer: str) -> None:
-        self.butler, self.run, self.transfer = butler, run, transfer
+    def __init__(self, butler: Butler, run: str, transfer: str, place: str = "") -> None:
+        self.butler, self.run, self.transfer, self.place = butler, run, transfer, place or run
         butler.collections.register(run, CollectionType.RUN)
         self.dataset_type = DatasetType(
             "raw",
@@ -211,7 +211,7 @@ class _Ingest:
                 for detector in wanted
             ]
             dataset = FileDataset(path=raw.path, refs=refs, formatter=DecamRawFormatter)
-            with storage_errors(self.run):
+            with storage_errors(self.place):
                 butler.ingest(dataset, transfer=self.transfer)
         self.known.update((raw.exposure, d) for d in wanted)
         return len(wanted)
@@ -274,7 +274,7 @@ def ingest_raws(
                 f"{repo} has no instrument; run 'butler register-instrument {repo} "
                 "skymill.instruments.decam.DarkEnergyCamera' first"
             )
-        ingest = _Ingest(butler, run, transfer)
+        ingest = _Ingest(butler, run, transfer, str(repo))
         for raw in read_all_headers(files, processes):
             try:
                 if isinstance(raw, str):

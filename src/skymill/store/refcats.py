@@ -137,8 +137,8 @@ def _files(places: Iterable[str | Path]) -> list[Path]:
 
 
 class _Shards:
-    def __init__(self, butler: Butler, name: str, run: str) -> None:
-        self.butler, self.run, self.name = butler, run, name
+    def __init__(self, butler: Butler, name: str, run: str, place: str) -> None:
+        self.butler, self.run, self.name, self.place = butler, run, name, place
         butler.collections.register(run, CollectionType.RUN)
         butler.registry.registerDatasetType(
             DatasetType(name, ("htm7",), "SkymillTable", universe=butler.dimensions)
@@ -154,7 +154,7 @@ class _Shards:
         index = htm7_index(ra=table["ra"], dec=table["dec"])
         order = np.argsort(index, kind="stable")
         shards, starts = np.unique(index[order], return_index=True)
-        with self.butler.transaction(), storage_errors(self.run):
+        with self.butler.transaction(), storage_errors(self.place):
             for shard, rows in zip(shards, np.split(order, starts[1:]), strict=True):
                 self._write(int(shard), table[np.sort(rows)], report)
 
@@ -241,7 +241,7 @@ def ingest_refcat(
     report = RefcatReport(rows=len(table))
     with open_butler(repo) as butler:
         for dataset_type, part in _split(name, table, COLUMN_MAPS[words].per_band):
-            _Shards(butler, dataset_type, run).add(part, report)
+            _Shards(butler, dataset_type, run, str(repo)).add(part, report)
     return report
 
 

@@ -16,7 +16,8 @@ def get_cli_subcommands() -> list[click.Command]:
     Returns
     -------
     list of click.Command
-        ingest-raws, define-visits, write-curated-calibrations, register-skymap, ingest-refcat.
+        ingest-raws, define-visits, write-curated-calibrations, register-skymap, ingest-refcat,
+        import-calibrations.
     """
     from skymill.cli.butler.verbs import COMMANDS
 

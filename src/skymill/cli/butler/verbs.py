@@ -212,6 +212,29 @@ def ingest_refcat(
     click.echo(f"{name}: {report}")
 
 
+@click.command(
+    "import-calibrations", short_help="Import calibrations shared by many repositories.",
+    cls=ButlerCommand,
+)  # fmt: skip
+@click.argument("repo")
+@click.argument("folder")
+@click.option(
+    "-t", "--transfer", type=click.Choice([t for t in _TRANSFERS if t != "move"]),
+    default="direct", show_default=True, help="What happens to the files.",
+)  # fmt: skip
+@_plain_errors
+def import_calibrations(repo: str, folder: str, transfer: str) -> None:
+    """Import an export of calibrations; what is there already is passed over.
+
+    REPO is the repository, FOLDER what 'butler export-calibs' wrote. The calibration collections
+    are put into the chain DECam/calib.
+    """
+    from skymill.store.shared_calibrations import import_calibrations as call
+
+    new = call(repo, folder, transfer=transfer)
+    click.echo(f"{new} calibrations imported" if new else "the calibrations were there already")
+
+
 #: What the entry point offers.
 COMMANDS: list[click.Command] = [
     ingest_raws,
@@ -219,4 +242,5 @@ COMMANDS: list[click.Command] = [
     write_curated_calibrations,
     register_skymap,
     ingest_refcat,
+    import_calibrations,
 ]
