@@ -34,7 +34,7 @@ class Command:
 
     words: tuple[str, ...]
     request: GraphRequest | None = None
-    call: Callable[[], None] | None = None
+    call: Callable[[], object] | None = None
     note: str = ""
 
     def text(self) -> str:

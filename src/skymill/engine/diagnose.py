@@ -41,14 +41,17 @@ def _count(butler: Butler, name: str, collections: list[str], where: str) -> boo
     return bool(found)
 
 
-def _count_calibration(butler: Butler, name: str, collections: list[str]) -> bool:
-    """Calibrations are found by validity range, so that only their presence is looked for."""
-    from lsst.daf.butler import MissingDatasetTypeError
+def _is_anywhere(butler: Butler, name: str, collections: list[str]) -> bool:
+    """Whether a collection says that it has such datasets, calibrations among them."""
+    from lsst.daf.butler import MissingCollectionError
 
     try:
-        return any(True for _ in butler.registry.queryDatasets(name, collections=collections))
-    except (MissingDatasetTypeError, NotImplementedError):
+        infos = butler.collections.query_info(
+            collections, flatten_chains=True, include_summary=True, summary_datasets=[name]
+        )
+    except (MissingCollectionError, LookupError):
         return False
+    return any(name in (info.dataset_types or ()) for info in infos)
 
 
 def inspect_inputs(
@@ -82,7 +85,7 @@ def inspect_inputs(
             if graph.producer_of(name) is not None:
                 continue
             if name not in known:
-                if _count_calibration(butler, name, collections):
+                if _is_anywhere(butler, name, collections):
                     calibration = graph.dataset_types[name].is_prerequisite
                     matches = calibration or _count(butler, name, collections, where)
                     known[name] = 2 if matches else 1
