@@ -393,6 +393,8 @@ def _iterate(
             np.array_equal(new.used, weights.used)
             and np.array_equal(new.reference_used, weights.reference_used)
             and abs(new.pedestal - weights.pedestal) <= 1e-3 * new.pedestal + 1e-12
+            and abs(new.reference_pedestal - weights.reference_pedestal)
+            <= 1e-3 * new.reference_pedestal + 1e-12
             and float(np.abs(solution.step).max()) < 1e-6
         )
         weights = new
@@ -487,11 +489,13 @@ def _counts(
 
 
 def _bright_scatter(outcome: _Outcome, bright: BoolArray) -> float:
-    solution, used = outcome.solution, outcome.weights.used
-    pick = used & bright & (solution.leverage < 0.9)
+    """Scatter of stars that were measured more than once; NaN without any."""
+    solution, used, star = outcome.solution, outcome.weights.used, outcome.problem.star
+    repeated = np.bincount(star[used], minlength=outcome.problem.n_star)[star] > 1
+    pick = used & bright & repeated
     if pick.sum() < 10:
-        pick = used & (solution.leverage < 0.9)
-    free = np.sqrt(1.0 - solution.leverage[pick])[:, None]
+        pick = used & repeated
+    free = np.sqrt(np.maximum(1.0 - solution.leverage[pick], 0.02))[:, None]
     return robust_sigma((solution.residual[pick] / free).ravel())
 
 

@@ -71,11 +71,14 @@ class Weights:
         References.
     pedestal : float
         Scatter added in quadrature to the errors of the measurements.
+    reference_pedestal : float
+        The same for the references: what colours, for one, add to their errors.
     """
 
     used: BoolArray
     reference_used: BoolArray
     pedestal: float
+    reference_pedestal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def solve_step(
     """
     n_star = problem.n_star
     w = np.where(weights.used, 1.0 / (error**2 + weights.pedestal**2), 0.0)
-    w_ref = np.where(weights.reference_used, 1.0 / problem.reference_error**2, 0.0)
+    reference_variance = problem.reference_error**2 + weights.reference_pedestal**2
+    w_ref = np.where(weights.reference_used, 1.0 / reference_variance, 0.0)
     total = _sum(problem.star, w, n_star) + _sum(problem.reference_star, w_ref, n_star)
     inverse = np.where(total > 0, 1.0 / np.where(total > 0, total, 1.0), 0.0)
     mean = inverse[:, None] * (
@@ -201,6 +205,29 @@ def _normalised(
     return np.abs(residual).max(axis=1) / (error * free)
 
 
+def _pedestal(
+    residual: Float64Array,
+    error: Float64Array,
+    leverage: Float64Array,
+    used: BoolArray,
+    before: float,
+    clip: float,
+    *,
+    spent: int = 0,
+) -> float:
+    """Scatter that makes chi2 equal the degrees of freedom that the stars leave."""
+    k = residual.shape[1]
+    # What lies far beyond the limit is judged by the clipping, not by the pedestal.
+    free = np.sqrt(np.maximum(1.0 - leverage, 0.05))
+    limit = 3.0 * clip * np.sqrt(error**2 + before**2) * free
+    rows = used & (np.abs(residual) < limit[:, None]).all(axis=1) & (leverage < 0.99)
+    left = float(np.sum(1.0 - leverage[rows]))
+    if left <= 0:
+        return before
+    degrees = k * max(left - spent, 0.3 * left)
+    return find_pedestal(residual[rows], error[rows], degrees=degrees)
+
+
 def update_weights(
     problem: JointProblem,
     solution: JointSolution,
@@ -233,24 +260,29 @@ def update_weights(
         For the next step.
     """
     used, ref_used = weights.used, weights.reference_used
-    k = solution.residual.shape[1]
-    stars = np.unique(problem.star[used]).size
-    degrees = k * (used.sum() + ref_used.sum() - stars - solution.step.shape[0])
-    chi2_ref = np.sum(
-        (solution.reference_residual[ref_used] / problem.reference_error[ref_used, None]) ** 2
+    pedestal = _pedestal(
+        solution.residual,
+        error,
+        solution.leverage,
+        used,
+        weights.pedestal,
+        clip,
+        spent=solution.step.shape[0],
     )
-    # A robust chi2: what lies beyond the limit is judged by the clipping, not by the pedestal.
-    limit = clip * np.sqrt(error**2 + weights.pedestal**2)
-    inside = used & (np.abs(solution.residual) < 3.0 * limit[:, None]).all(axis=1)
-    share = max(degrees - chi2_ref - k * (used.sum() - inside.sum()), 0.1 * degrees, 1.0)
-    pedestal = find_pedestal(solution.residual[inside], error[inside], degrees=float(share))
+    ref_pedestal = _pedestal(
+        solution.reference_residual,
+        problem.reference_error,
+        solution.reference_leverage,
+        ref_used,
+        weights.reference_pedestal,
+        clip,
+    )
+    ref_sigma = np.sqrt(problem.reference_error**2 + ref_pedestal**2)
     sigma = np.sqrt(error**2 + pedestal**2)
     badness = np.where(used, _normalised(solution.residual, sigma, solution.leverage), 0.0)
     ref_badness = np.where(
         ref_used,
-        _normalised(
-            solution.reference_residual, problem.reference_error, solution.reference_leverage
-        ),
+        _normalised(solution.reference_residual, ref_sigma, solution.reference_leverage),
         0.0,
     )
     worst = np.zeros(problem.n_star)
@@ -258,4 +290,4 @@ def update_weights(
     np.maximum.at(worst, problem.reference_star, ref_badness)
     drop = (badness > clip) & (badness >= worst[problem.star])
     drop_ref = (ref_badness > clip) & (ref_badness >= worst[problem.reference_star])
-    return Weights(used & ~drop, ref_used & ~drop_ref, pedestal)
+    return Weights(used & ~drop, ref_used & ~drop_ref, pedestal, ref_pedestal)
