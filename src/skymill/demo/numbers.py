@@ -361,7 +361,7 @@ def count_numbers(products: Products, truth: Truth) -> Numbers:
     inside = _inside(truth.galaxies, primary)
     columns = ("ra", "dec", "mag_r")
     stars = truth.stars[_inside(truth.stars, primary)]
-    sources = vstack([truth.galaxies[inside][columns], stars[columns]])
+    sources = vstack([truth.galaxies[inside][columns], stars[columns]], metadata_conflicts="silent")
     _, second = match_truth(primary, sources, ra="coord_ra", dec="coord_dec", radius_arcsec=1.0)
     found = np.zeros(len(sources), bool)
     found[second] = True

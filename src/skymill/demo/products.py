@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from astropy.table import Table, vstack
-from lsst.daf.butler import Butler
+from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
 
 from skymill.campaign.cluster import Cluster
 
@@ -36,13 +36,16 @@ class Products:
 
     def read_all(self, dataset_type: str, collection: str, **data_id: Any) -> Iterator[Any]:
         """Every dataset of a type in a collection, in the order of its data IDs."""
-        refs = self.butler.query_datasets(
-            dataset_type,
-            collections=f"{_P}/{collection}",
-            find_first=True,
-            data_id=data_id,
-            explain=False,
-        )
+        try:
+            refs = self.butler.query_datasets(
+                dataset_type,
+                collections=f"{_P}/{collection}",
+                find_first=True,
+                data_id=data_id,
+                explain=False,
+            )
+        except (MissingCollectionError, MissingDatasetTypeError):
+            return
         for ref in sorted(refs, key=lambda r: str(r.dataId)):
             yield self.butler.get(ref)
 
