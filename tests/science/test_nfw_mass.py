@@ -27,7 +27,7 @@ def test_joint_likelihood_and_pulls(mass, z):
     )
     # chi2 near the minimum on a fine grid, summed over the clusters.
     options = MassFitOptions(
-        n_bootstrap=100, log_mass_min=13.0, log_mass_max=16.0, n_mass=301, radius_min_mpc=0.3
+        n_bootstrap=100, log_mass_min=13.5, log_mass_max=15.7, n_mass=111, radius_min_mpc=0.3
     )
     joint, pulls = np.zeros(options.n_mass), []
     for _ in range(N_CLUSTER):

@@ -38,7 +38,9 @@ class RedSequenceOptions:
     red: str = option("", "Red band; chosen by the redshift if empty")
     radius_mpc: float = option(1.0, "Radius of the cluster's region", unit="Mpc")
     field_min_mpc: float = option(2.0, "Inner radius of the field", unit="Mpc")
-    tolerance: float = option(0.09, "Half width of the sequence", unit="mag")
+    tolerance: float = option(
+        0.09, "Half width of the sequence, widened by each galaxy's error", unit="mag"
+    )
     search: float = option(0.25, "Largest difference of the expected colour", unit="mag")
     bright_mag: float = option(13.5, "Brightest galaxy in the red band", unit="mag")
     faint_mag: float = option(
@@ -202,7 +204,8 @@ def find_red_sequence(
         expected=expected_colour(z, blue, red, camera=options.camera), options=options,
     )  # fmt: skip
     offset = colour - (line[0] + line[1] * (mag - middle))
-    on = good & (np.abs(offset) < options.tolerance)
+    with np.errstate(invalid="ignore"):
+        on = good & (np.abs(offset) < np.hypot(options.tolerance, np.hypot(*error)))
     background = (on & far).sum() / area[1]
     richness = (on & near).sum() - background * area[0]
     table = Table(
