@@ -341,7 +341,22 @@ def apply_zero_points(catalogue: Table, offsets: dict[str, float]) -> Table:
 def catalogue_fluxes(
     catalogue: Table, bands: Sequence[str], *, kind: str = "cmodel"
 ) -> tuple[Float64Array, Float64Array]:
-    """Fluxes and errors (n, n_band) [nJy] of a calibrated catalogue; NaN where not measured."""
+    """Fluxes of a calibrated catalogue as arrays.
+
+    Parameters
+    ----------
+    catalogue : astropy.table.Table
+        Schema ``calibratedCatalog``.
+    bands : sequence of str
+        Bands, in the order wanted.
+    kind : str
+        ``cmodel`` or ``psf``.
+
+    Returns
+    -------
+    flux, err : (n, n_band) float64 [nJy]
+        NaN where not measured.
+    """
     flux = np.stack([_get(catalogue, f"{b}_{kind}_flux") for b in bands], axis=1)
     err = np.stack([_get(catalogue, f"{b}_{kind}_fluxerr") for b in bands], axis=1)
     return flux, err

@@ -74,9 +74,9 @@ class FinalPsf:
 def _star_table(exposure: Exposure, psf: PolynomialPsf, moments: Moments) -> Table:
     """Fluxes of the stars as `aperture_corrections` reads them."""
     planes = exposure.planes
-    at = {"x": moments.x, "y": moments.y}
-    fitted = psf_fluxes(planes.image, planes.variance, planes.mask, psf=psf, **at)
-    circles = aperture_fluxes(planes.image, planes.variance, planes.mask, **at)
+    image, variance, mask = planes.image, planes.variance, planes.mask
+    fitted = psf_fluxes(image, variance, mask, psf=psf, x=moments.x, y=moments.y)
+    circles = aperture_fluxes(image, variance, mask, x=moments.x, y=moments.y)
     table = Table({"psfFlux": fitted.flux, "psfFlux_flags": fitted.flags})
     table["snr"] = fitted.flux / fitted.flux_err
     for k, radius in enumerate(circles.radii):

@@ -498,10 +498,12 @@ def covers(wcs: Wcs, shape: tuple[int, int], tract_wcs: Wcs, box: Box) -> bool:
 
     Parameters
     ----------
-    wcs, tract_wcs : Wcs
-        Mappings of the CCD and of the tract.
+    wcs : Wcs
+        Mapping of the CCD.
     shape : (ny, nx)
         Shape of the CCD.
+    tract_wcs : Wcs
+        Mapping of the tract.
     box : Box
         Pixels of the patch in the tract.
 

@@ -194,7 +194,13 @@ class Schema:
 
 
 def schema_names() -> list[str]:
-    """Names of all tables that have a schema."""
+    """Names of all tables that have a schema.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
+    """
     folder = resources.files("skymill.data") / "schemas"
     return sorted(
         p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")

@@ -265,7 +265,7 @@ def _median_model(
 
 
 def _without_neighbours(
-    residual: NDArray[np.float32],
+    residual: NDArray[np.floating],
     weight: NDArray[np.float32],
     flux: Float64Array,
     model: NDArray[np.float32],

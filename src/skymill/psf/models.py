@@ -179,8 +179,8 @@ class PolynomialPsf:
         terms = self.basis(x=x, y=y)
         n_basis, ny, nx = self.coefficients.shape
         stamps = terms @ self.coefficients.reshape(n_basis, ny * nx)
-        stamps = stamps.reshape(-1, ny, nx).astype(np.float32)
-        return _place(stamps, size, offset_x, offset_y)
+        single = stamps.reshape(-1, ny, nx).astype(np.float32)
+        return _place(single, size, offset_x, offset_y)
 
     def in_raw_pixels(self) -> Float64Array:
         """Coefficients of the same polynomial in unscaled pixel coordinates.

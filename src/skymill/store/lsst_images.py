@@ -44,7 +44,13 @@ _CELL = 200
 
 
 def mask_schema() -> li.MaskSchema:
-    """Our mask planes with their documentation; bit i is plane i."""
+    """Our mask planes with their documentation.
+
+    Returns
+    -------
+    lsst.images.MaskSchema
+        Bit i is plane i.
+    """
     planes = [li.MaskPlane(str(p.name), PLANE_DOC[str(p.name)]) for p in MaskPlane]
     return li.MaskSchema(planes, dtype=np.int32)
 

@@ -141,7 +141,13 @@ def _read_ecsv(name: str) -> Table:
 
 
 def amplifier_table() -> Table:
-    """All 124 amplifiers: gain, noise, saturation, raw sections, place of their CCD [mm]."""
+    """All 124 amplifiers: gain, noise, saturation, raw sections, place of their CCD.
+
+    Returns
+    -------
+    astropy.table.Table
+        A copy; positions in mm.
+    """
     return _read_ecsv("amplifiers.ecsv").copy()
 
 

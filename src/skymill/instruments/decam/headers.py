@@ -199,7 +199,25 @@ def translate(header: fits.Header, path: str) -> ObservationInfo:
 
 
 def ccd_hdus(hdus: fits.HDUList, path: str) -> dict[int, Any]:
-    """The extensions of science CCDs by their number; `DataError` if there is none."""
+    """The extensions of science CCDs by their number.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        An open raw file.
+    path : str
+        Its name, for the message.
+
+    Returns
+    -------
+    dict of int to HDU
+        CCDNUM to extension.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
     camera = get_camera()
     found = {}
     for hdu in hdus[1:]:
@@ -261,7 +279,22 @@ def _angle(value: Any, name: str) -> float:
 
 
 def describe(info: ObservationInfo, path: str, detectors: Iterable[int]) -> RawFile:
-    """A `RawFile` from a translated header; see there."""
+    """A `RawFile` from a translated header.
+
+    Parameters
+    ----------
+    info : ObservationInfo
+        The translated header.
+    path : str
+        Name of the file.
+    detectors : iterable of int
+        Numbers of its CCDs.
+
+    Returns
+    -------
+    RawFile
+        What ingestion needs.
+    """
     missing = [
         name
         for name in ("exposure_id", "datetime_begin", "exposure_time", "physical_filter")
