@@ -299,7 +299,7 @@ def test_clear_sentences(tmp_path, engine):
     repo, pipeline = engine_toy.make_repo(tmp_path, 2)
     with pytest.raises(NothingToRunError, match=r"task toySecond needs toyA: no such dataset in"):
         run(repo, f"{pipeline}#toySecond", ["toy/raw"], "toy/x", engine=engine)
-    with pytest.raises(NothingToRunError, match="has some, but none where .*detector=77"):
+    with pytest.raises(NothingToRunError, match=r"has some, but none where .*detector=77"):
         run(
             repo,
             str(pipeline),
