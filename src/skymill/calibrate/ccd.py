@@ -15,8 +15,9 @@ from skymill.calibrate.astrometry import (
     StarPositions,
     fit_astrometry,
 )
+from skymill.calibrate.colour_terms import CatalogueTerm, ColourTerm
 from skymill.calibrate.match import SkyMatch, match_sky
-from skymill.calibrate.photometry import ColourTerm, PhotometryOptions, ZeroPoint, fit_zero_point
+from skymill.calibrate.photometry import PhotometryOptions, ZeroPoint, fit_zero_point
 from skymill.calibrate.reference import ReferenceOptions, ReferenceStars, load_references
 from skymill.data.errors import DataError
 from skymill.data.images import Exposure
@@ -112,6 +113,7 @@ def calibrate_ccd(
     photometry_options: PhotometryOptions = PhotometryOptions(),
     astrometric_references: ReferenceOptions = ReferenceOptions(flux_field="phot_g_mean"),
     photometric_references: ReferenceOptions = ReferenceOptions(mag_max=22.0),
+    colour_term: CatalogueTerm | None = None,
 ) -> CcdCalibration:
     """Calibrate a CCD against reference catalogues.
 
@@ -131,6 +133,9 @@ def calibrate_ccd(
         Photometric fit.
     astrometric_references, photometric_references : ReferenceOptions
         Choice of reference stars.
+    colour_term : CatalogueTerm, optional
+        Known step from the photometric catalogue to the camera; a colour term in ``options``
+        replaces it.
 
     Returns
     -------
@@ -170,6 +175,7 @@ def calibrate_ccd(
         options=photometric_references,
         colour=colour,
         near=near,
+        colour_term=None if colour else colour_term,
     )
     sources = _source_table(catalogue, exposure, fit)
     pairs, zero_point = _calibrate_flux(

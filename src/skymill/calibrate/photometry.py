@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skymill.calibrate.colour_terms import ColourTerm
 from skymill.calibrate.robust import LinearFit, fit_linear, robust_sigma
 from skymill.data.errors import DataError, FitError, NoDataError
 from skymill.data.options import check_range, option
@@ -16,43 +17,6 @@ from skymill.data.units import AB_ZERO_POINT_NJY, MAG_ERR_FACTOR
 __all__ = ["ColourTerm", "PhotometryOptions", "ZeroPoint", "fit_zero_point"]
 
 Float64Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ColourTerm:
-    """Step from the reference's system to the instrument's.
-
-    ``m_instrument = m_reference + c0 + c1 colour + c2 colour^2`` within a range of colour.
-
-    Parameters
-    ----------
-    c0, c1, c2 : float [mag]
-        Coefficients.
-    low, high : float [mag]
-        Range of colour in which the term holds; stars outside do not serve.
-    """
-
-    c0: float
-    c1: float
-    c2: float = 0.0
-    low: float = -np.inf
-    high: float = np.inf
-
-    def magnitude_offset(self, colour: Float64Array) -> Float64Array:
-        """What to add to the reference's magnitude.
-
-        Parameters
-        ----------
-        colour : (n,) float64 [mag]
-            Colours in the reference's system.
-
-        Returns
-        -------
-        (n,) float64 [mag]
-            Offset; NaN outside the range.
-        """
-        inside = (colour >= self.low) & (colour <= self.high)
-        return np.where(inside, self.c0 + colour * (self.c1 + colour * self.c2), np.nan)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from skymill.calibrate.colour_terms import CatalogueTerm
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import option
 from skymill.data.units import njy_from_magnitude
@@ -211,6 +212,7 @@ def load_references(
     colour: tuple[str, str] | None = None,
     flux_needed: bool = True,
     near: tuple[float, float, float] | None = None,
+    colour_term: CatalogueTerm | None = None,
 ) -> ReferenceStars:
     """Join shards, move the stars to an epoch and choose by magnitude.
 
@@ -231,6 +233,9 @@ def load_references(
         magnitude applies).
     near : (float, float, float), optional
         Centre ra, dec and radius of the circle that is wanted [deg].
+    colour_term : CatalogueTerm, optional
+        Turns the fluxes into those of the camera, if the flux column is that of its primary band;
+        stars without the colour, or out of its range, have no flux.
 
     Returns
     -------
@@ -258,6 +263,8 @@ def load_references(
     motion = _Motion.read(tables, first, epoch_mjd)
     ra, dec = move_to_epoch(ra, dec, motion.ra, motion.dec, years=motion.years)
     flux, flux_err, name = _fluxes(tables, options.flux_field or band, flux_needed)
+    if colour_term is not None:
+        flux, flux_err = _in_camera_system(tables, flux, flux_err, name, colour_term)
     out = ReferenceStars(
         ids[first],
         ra,
@@ -332,6 +339,27 @@ def _fluxes(
         _join(tables, f"{name}_err", np.nan),
         name.removesuffix("_flux"),
     )
+
+
+def _in_camera_system(
+    tables: Sequence[Table],
+    flux: Float64Array,
+    flux_err: Float64Array,
+    name: str,
+    term: CatalogueTerm,
+) -> tuple[Float64Array, Float64Array]:
+    """Apply a colour term, if the column is that of its primary band."""
+    column = resolve_flux_column(tables[0].colnames, term.primary)
+    if f"{name}_flux" != column:
+        return flux, flux_err
+    try:
+        secondary, secondary_err, _ = _fluxes(tables, term.secondary, True)
+    except DataError as err:
+        raise DataError(
+            f"the colour term of {name} needs the band {term.secondary}, but {err} "
+            "Or set applyColorTerms=False."
+        ) from err
+    return term.transform(flux, flux_err, secondary, secondary_err)
 
 
 def _colour(tables: Sequence[Table], colour: tuple[str, str]) -> Float64Array:

@@ -9,6 +9,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from skymill.calibrate.colour_terms import CatalogueTerm, find_colour_term
 from skymill.calibrate.extinction import COEFFICIENTS, extinction_coefficient
 from skymill.calibrate.match import match_sky
 from skymill.calibrate.reference import ReferenceOptions, load_references
@@ -113,6 +114,7 @@ def fit_zero_point(
     reference_coefficient: float,
     options: ZeroPointOptions = ZeroPointOptions(),
     colour_coefficients: tuple[float, float] = (0.0, 0.0),
+    known_term: CatalogueTerm | None = None,
 ) -> ZeroPoint:
     """Compare the PSF magnitudes of stars with a reference catalogue.
 
@@ -132,6 +134,9 @@ def fit_zero_point(
         Choice of the stars.
     colour_coefficients : (float, float)
         Extinction of the two bands of the reference's colour over E(B-V).
+    known_term : CatalogueTerm, optional
+        Step from the reference's band to the catalogue's; a term of the band in ``options``
+        replaces it. It acts on the reddened magnitudes, like in the calibration of the frames.
 
     Returns
     -------
@@ -150,6 +155,7 @@ def fit_zero_point(
         epoch_mjd=options.epoch_mjd or float(np.median(np.asarray(references[0]["epoch"]))),
         options=ReferenceOptions(mag_min=options.min_mag, mag_max=options.max_mag),
         colour=tuple(options.colour_bands) if band in terms else None,  # type: ignore[arg-type]
+        colour_term=None if band in terms else known_term,
     )
     pairs = match_sky(
         np.asarray(stars["ra"]), np.asarray(stars["dec"]), reference.ra, reference.dec,
@@ -213,6 +219,7 @@ def fit_zero_points(
     name: str,
     options: ZeroPointOptions,
     locus: StellarLocusOptions,
+    camera: str = "",
 ) -> Table:
     """Zero points of every band: from the reference, else from the stellar locus.
 
@@ -234,6 +241,8 @@ def fit_zero_points(
         Stars and match.
     locus : StellarLocusOptions
         Line of the locus.
+    camera : str
+        Camera of the catalogue, whose known colour terms are applied; empty for none.
 
     Returns
     -------
@@ -249,13 +258,17 @@ def fit_zero_points(
     for band in bands:
         found, source, message = None, "none", "there is no reference catalogue here"
         other = band_map.get(band, band)
+        term = find_colour_term(survey, band, camera=camera)
+        if term is not None and other != term.primary:
+            term = None
         if shards:
             try:
                 found = fit_zero_point(
                     stars, shards, band=band, reference_band=other, ebv=ebv,
-                    reference_coefficient=extinction_coefficient(other, survey=survey),
+                    reference_coefficient=_coefficient(band, other, survey, camera, term, options),
                     options=options,
                     colour_coefficients=_colour_coefficients(survey, options),
+                    known_term=term,
                 )  # fmt: skip
                 source, message = f"{name} {other}"[:32], ""
                 offsets[band] = found.offset
@@ -263,6 +276,20 @@ def fit_zero_points(
                 message = str(err)
         rows.append((band, found, source, message))
     return _zero_point_table(_locus_rows(rows, stars, offsets, locus))
+
+
+def _coefficient(
+    band: str,
+    other: str,
+    survey: str,
+    camera: str,
+    term: CatalogueTerm | None,
+    options: ZeroPointOptions,
+) -> float:
+    """Extinction of the reference's magnitudes: those of a known term are the camera's already."""
+    if term is not None and band not in parse_colour_terms(options.colour_terms):
+        return extinction_coefficient(band, survey=camera)
+    return extinction_coefficient(other, survey=survey)
 
 
 def _colour_coefficients(survey: str, options: ZeroPointOptions) -> tuple[float, float]:

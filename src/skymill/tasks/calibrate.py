@@ -20,6 +20,7 @@ from lsst.pipe.base import connectionTypes as cT
 
 from skymill.calibrate.astrometry import AstrometryOptions
 from skymill.calibrate.ccd import CcdOptions, calibrate_ccd
+from skymill.calibrate.colour_terms import CatalogueTerm, find_colour_term
 from skymill.calibrate.photometry import PhotometryOptions
 from skymill.calibrate.reference import ReferenceOptions
 from skymill.data.images import Exposure
@@ -97,6 +98,11 @@ class CalibrateConfig(PipelineTaskConfig, pipelineConnections=CalibrateConnectio
     ccd = options_field(CcdOptions, "Which measurements serve.")
     astrometry = options_field(AstrometryOptions, "Astrometric fit.")
     photoCal = options_field(PhotometryOptions, "Photometric fit.")
+    applyColorTerms = Field[bool](
+        doc="Turn the photometric catalogue's magnitudes into the camera's, where that is known.",
+        default=True,
+    )
+    camera = Field[str](doc="Camera whose colour terms are used.", default="decam")
     astrometryRefField = Field[str](
         doc="Flux of the astrometric catalogue; empty: astrometryReferences.flux_field.",
         default="",
@@ -107,6 +113,14 @@ class CalibrateConfig(PipelineTaskConfig, pipelineConnections=CalibrateConnectio
     )
     astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
     photometryReferences = options_field(ReferenceOptions, "Reference stars of the photometry.")
+
+    def colour_term(self, band: str) -> CatalogueTerm | None:
+        """The known colour term of the photometric catalogue in a band, if wanted."""
+        if not self.applyColorTerms:
+            return None
+        template = str(self.connections.photoRefCat)
+        catalogue = template.format(photometryRefCat=self.connections.photometryRefCat)
+        return find_colour_term(catalogue, band, camera=self.camera)
 
     def references(self) -> tuple[ReferenceOptions, ReferenceOptions]:
         """Choice of the astrometric and the photometric stars, with their flux fields."""
@@ -184,6 +198,7 @@ class CalibrateTask(PipelineTask):
             photometry_options=to_options(config.photoCal, PhotometryOptions),
             astrometric_references=references[0],
             photometric_references=references[1],
+            colour_term=config.colour_term(exposure.info.band),
         )
         astrometry, photometry = result.astrometry, result.photometry
         self.log.info(

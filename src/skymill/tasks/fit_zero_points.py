@@ -70,6 +70,13 @@ class FitZeroPointsConfig(PipelineTaskConfig, pipelineConnections=FitZeroPointsC
         doc="The reference's band for a band of ours, where they differ.",
         default={"Y": "y"},
     )
+    applyColorTerms = Field(
+        dtype=bool,
+        doc="Turn the reference's magnitudes into the camera's, where that is known; "
+        "zeroPoint.colour_terms replace the known ones.",
+        default=True,
+    )
+    camera = Field(dtype=str, doc="Camera whose colour terms are used.", default="decam")
     zeroPoint = options_field(ZeroPointOptions, "Stars, match, colour terms.")
     locus = options_field(StellarLocusOptions, "Stellar locus of the band without a reference.")
 
@@ -110,6 +117,7 @@ class FitZeroPointsTask(PipelineTask):
             name=self.config.connections.photoRefCat,
             options=to_options(self.config.zeroPoint, ZeroPointOptions),
             locus=to_options(self.config.locus, StellarLocusOptions),
+            camera=self.config.camera if self.config.applyColorTerms else "",
         )
         for row in table:
             if row["message"]:

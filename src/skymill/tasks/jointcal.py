@@ -20,6 +20,7 @@ from lsst.pipe.base import (
 )
 from lsst.pipe.base import connectionTypes as cT
 
+from skymill.calibrate.colour_terms import CatalogueTerm, find_colour_term
 from skymill.calibrate.joint import JointFit, fit_joint_astrometry, fit_joint_photometry
 from skymill.calibrate.joint_sources import JointOptions, gather_sources, match_references
 from skymill.calibrate.reference import ReferenceOptions, load_references
@@ -94,6 +95,11 @@ class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections
         doc="Order of the astrometric polynomial of each CCD, shared by all visits.", default=1
     )
     fit = options_field(JointOptions, "The other settings; its three orders are not read.")
+    applyColorTerms = Field[bool](
+        doc="Turn the photometric catalogue's magnitudes into the camera's, where that is known.",
+        default=True,
+    )
+    camera = Field[str](doc="Camera whose colour terms are used.", default="decam")
     astrometryRefField = Field[str](
         doc="Flux of the astrometric catalogue; empty: astrometryReferences.flux_field.",
         default="",
@@ -104,6 +110,13 @@ class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections
     )
     astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
     photometryReferences = options_field(ReferenceOptions, "Reference stars of the photometry.")
+
+    def colour_term(self, band: str) -> CatalogueTerm | None:
+        """The known colour term of the photometric catalogue in a band, if wanted."""
+        if not self.applyColorTerms:
+            return None
+        catalogue = str(self.connections.photometryRefCat)
+        return find_colour_term(catalogue, band, camera=self.camera)
 
     def references(self) -> tuple[ReferenceOptions, ReferenceOptions]:
         """Choice of the astrometric and the photometric stars, with their flux fields."""
@@ -208,6 +221,7 @@ class JointcalTask(PipelineTask):
                 epoch_mjd=epoch,
                 options=choice,
                 flux_needed=fit is fit_joint_photometry,
+                colour_term=self.config.colour_term(band) if fit is fit_joint_photometry else None,
             )
             stars = match_references(sources, references, radius=options.match_radius)
             fits.append(fit(sources, stars, summaries, options=options))

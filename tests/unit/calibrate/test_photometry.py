@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from skymill.calibrate.photometry import ColourTerm, PhotometryOptions, fit_zero_point
+from skymill.calibrate.colour_terms import ColourTerm
+from skymill.calibrate.photometry import PhotometryOptions, fit_zero_point
 from skymill.data.errors import FitError, NoDataError
 from skymill.data.units import AB_ZERO_POINT_NJY
 
