@@ -233,7 +233,7 @@ def _ingest_data(cluster: Cluster, band: str) -> list[Command]:
     raws = str(cluster.path(paths.raws))
     commands = []
     if paths.calibs is not None:
-        words = ("butler", "import", "--transfer", "direct", repo, str(cluster.path(paths.calibs)))
+        words = ("butler", "import-calibrations", repo, str(cluster.path(paths.calibs)))
         commands.append(Command(words=words, note="calibrations shared by many clusters"))
     refcats = cluster.path(paths.refcats)
     for name in _needed_refcats(cluster):

@@ -1,7 +1,8 @@
-"""Bias and flat frames of a cluster from its raw zero and flat frames."""
+"""Calibration frames of a cluster from its raw frames, and what is switched off without them."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.resources
 from pathlib import Path
@@ -11,18 +12,28 @@ from skymill.campaign.commands import Command
 from skymill.data.errors import MissingInputError
 from skymill.engine.graph import GraphRequest
 
-__all__ = ["calibration_commands", "certify_for_all_times"]
+__all__ = [
+    "Switches",
+    "calibration_commands",
+    "certify_for_all_times",
+    "choose_switches",
+]
 
 #: What the camera calls the frames, as its header translation says it.
 _ZERO = "zero"
 _FLAT = "dome flat"
+#: Bands in which the sky lines interfere in the CCDs.
+_FRINGED = ("z", "Y", "y")
+_CERTIFIED = "DECam/calib/certified"
 
 
 def _pipeline(name: str) -> str:
     return str(importlib.resources.files("skymill") / "pipelines" / f"{name}.yaml")
 
 
-def certify_for_all_times(repo: str, source: str, name: str) -> int:
+def certify_for_all_times(
+    repo: str, source: str, name: str, *, where: str = "", optional: bool = False
+) -> int:
     """Certify the newest calibrations of a chain for all times; delete those they replace.
 
     Parameters
@@ -33,6 +44,10 @@ def certify_for_all_times(repo: str, source: str, name: str) -> int:
         Chain of RUN collections that hold them, the newest first.
     name : str
         Dataset type.
+    where : str
+        Restricts them.
+    optional : bool
+        That there is none is no error.
 
     Returns
     -------
@@ -44,52 +59,67 @@ def certify_for_all_times(repo: str, source: str, name: str) -> int:
     MissingInputError
         If the collection holds none.
     """
-    from lsst.daf.butler import Butler, CollectionType, Timespan
+    from lsst.daf.butler import Butler, CollectionType, MissingDatasetTypeError, Timespan
 
-    target = "DECam/calib/certified"
     always = Timespan(None, None)
+    query = {"where": where, "limit": None, "explain": False}
     with Butler.from_config(repo, writeable=True) as butler:
-        refs = butler.query_datasets(name, collections=source, limit=None, explain=False)
+        try:
+            refs = butler.query_datasets(name, collections=source, **query)
+        except MissingDatasetTypeError:
+            refs = []
+        if not refs and optional:
+            return 0
         if not refs:
             raise MissingInputError(f"{source} holds no {name} to certify")
-        every = butler.query_datasets(
-            name, collections=source, find_first=False, limit=None, explain=False
-        )
+        every = butler.query_datasets(name, collections=source, find_first=False, **query)
         # Registry.decertify fails on an assertion in this release of the middleware, so that the
         # frames which these replace are deleted; they can be made again.
         new = {ref.id for ref in refs}
         old = [ref for ref in every if ref.id not in new]
         butler.pruneDatasets(old, disassociate=True, unstore=True, purge=True)
-        butler.collections.register(target, CollectionType.CALIBRATION)
+        butler.collections.register(_CERTIFIED, CollectionType.CALIBRATION)
         fresh = []
         for ref in refs:
-            there = butler.find_dataset(name, ref.dataId, collections=target, timespan=always)
+            there = butler.find_dataset(name, ref.dataId, collections=_CERTIFIED, timespan=always)
             if there is None or there.id != ref.id:
                 fresh.append(ref)
-        butler.registry.certify(target, fresh, always)
+        butler.registry.certify(_CERTIFIED, fresh, always)
     return len(fresh)
 
 
-def _combine(cluster: Cluster, name: str, pipeline: str, kind: str) -> list[Command]:
-    """Combine frames of one kind and certify the result for all times."""
+def _make(
+    cluster: Cluster,
+    name: str,
+    pipeline: str,
+    where: str,
+    *,
+    inputs: tuple[str, ...] = (),
+    config: tuple[str, ...] = (),
+    output: str = "",
+    optional: bool = False,
+) -> list[Command]:
+    """Run a pipeline for calibration frames, and certify what it makes for all times."""
     repo = cluster.repo_path
-    output = f"DECam/calib/made/{name}"
+    output = output or f"DECam/calib/made/{name}"
     request = GraphRequest(
         repo=repo,
-        pipeline=_pipeline(pipeline),
-        inputs=("DECam/raw/all", "DECam/calib/certified", "DECam/calib"),
+        pipeline=pipeline,
+        inputs=("DECam/raw/all", *inputs, _CERTIFIED, "DECam/calib"),
         output=output,
-        where=f"instrument='DECam' AND exposure.observation_type='{kind}'",
+        where=where,
+        config=config,
     )
-    certify = ("butler", "certify-calibrations", repo, output, "DECam/calib/certified", name)
+    certify = ("butler", "certify-calibrations", repo, output, _CERTIFIED, name)
+    call = functools.partial(certify_for_all_times, repo, output, name, optional=optional)
     return [
-        Command(words=tuple(request.command()), request=request, note=f"combines {kind} frames"),
-        Command(
-            words=certify,
-            call=functools.partial(certify_for_all_times, repo, output, name),
-            note="valid for all times, instead of those made before",
-        ),
+        Command(words=tuple(request.command()), request=request, note=f"makes {name}"),
+        Command(words=certify, call=call, note="valid for all times, instead of those made before"),
     ]
+
+
+def _where(kind: str) -> str:
+    return f"instrument='DECam' AND exposure.observation_type='{kind}'"
 
 
 def calibration_commands(cluster: Cluster) -> list[Command]:
@@ -103,18 +133,118 @@ def calibration_commands(cluster: Cluster) -> list[Command]:
     Returns
     -------
     list of Command
-        In order: bias before flat, because flats need the bias.
+        In order: flats need the bias, the brighter-fatter kernel and fringes need flats.
     """
     commands: list[Command] = []
-    kinds: tuple[tuple[Path | None, str, str, str], ...] = (
-        (cluster.paths.zeros, "bias", "cpBias", _ZERO),
-        (cluster.paths.flats, "flat", "cpFlat", _FLAT),
+    folders = dict.fromkeys(p for p in (cluster.paths.zeros, cluster.paths.flats) if p is not None)
+    for folder in folders:
+        words = ("ingest-raws", cluster.repo_path, str(cluster.path(folder)))
+        commands.append(Command(words=("butler", *words, "--transfer", "direct")))
+    if cluster.paths.zeros is not None:
+        commands += _make(cluster, "bias", _pipeline("cpBias"), _where(_ZERO))
+    if cluster.paths.flats is None:
+        return commands
+    commands += _make(cluster, "flat", _pipeline("cpFlat"), _where(_FLAT))
+    # The flats of the step before are linear electrons already. Without a pair no kernel is made.
+    commands += _make(
+        cluster,
+        "bfk",
+        f"{_pipeline('cpBfk')}#cpBfkMeasure",
+        _where(_FLAT),
+        inputs=("DECam/calib/made/flat",),
+        config=("cpBfkMeasure:connections.inputExps=cpFlatProc",),
+        optional=True,
     )
-    for folder, name, pipeline, kind in kinds:
-        if folder is None:
-            continue
-        source = str(cluster.path(folder))
-        words = ("butler", "ingest-raws", cluster.repo_path, source, "--transfer", "direct")
-        commands.append(Command(words=words))
-        commands += _combine(cluster, name, pipeline, kind)
+    for band in cluster.bands:
+        if band in _FRINGED and _count_frames(cluster, band) >= cluster.min_fringe_frames:
+            where = f"{_where('science')} AND band='{band}'"
+            output = f"DECam/calib/made/fringe_{band}"
+            commands += _make(cluster, "fringe", _pipeline("cpFringe"), where, output=output)
     return commands
+
+
+def _has_repo(cluster: Cluster) -> bool:
+    return (Path(cluster.repo_path) / "butler.yaml").exists()
+
+
+def _count_frames(cluster: Cluster, band: str) -> int:
+    """Science frames of a band; before there is a repository, as many as are needed."""
+    if not _has_repo(cluster):
+        return cluster.min_fringe_frames
+    from lsst.daf.butler import Butler
+
+    where = f"{_where('science')} AND band='{band}'"
+    with Butler.from_config(cluster.repo_path) as butler:
+        return len(butler.query_dimension_records("exposure", where=where, explain=False))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Switches:
+    """Overrides of a band that follow from the calibrations there are, and what to say of them."""
+
+    config: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def choose_switches(cluster: Cluster, band: str) -> Switches:
+    """What ``isr`` does depends on the brighter-fatter kernels and fringes that are certified.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The settings; their own overrides of ``isr`` come later and win.
+    band : str
+        The band.
+
+    Returns
+    -------
+    Switches
+        Overrides and sentences. Before any calibration frame is certified: what is expected.
+    """
+    found = _find_certified(cluster, band)
+    own = cluster.overrides.get("isr", {})
+    config, notes = [], []
+    has_kernel = "bfk" in found if found else cluster.paths.flats is not None
+    if has_kernel:
+        config.append("isr:doBrighterFatter=True")
+    elif "doBrighterFatter" not in own:
+        notes.append(
+            f"{band}: no brighter-fatter correction, because there is no kernel: it needs two dome "
+            "flats of equal level in paths.flats, or one among paths.calibs"
+        )
+    if band not in _FRINGED or "doFringe" in own:
+        return Switches(config=tuple(config), notes=tuple(notes))
+    has_fringe = "fringe" in found if found else cluster.paths.flats is not None
+    if not has_fringe:
+        config.append("isr:doFringe=False")
+        notes.append(
+            f"{band}: no fringe correction, because there is no fringe frame: it needs "
+            f"{cluster.min_fringe_frames} or more exposures in {band} (min_fringe_frames) and "
+            "paths.flats, or one among paths.calibs"
+        )
+    return Switches(config=tuple(config), notes=tuple(notes))
+
+
+def _find_certified(cluster: Cluster, band: str) -> frozenset[str]:
+    """Dataset types of calibration frames that are certified; fringes in this band only."""
+    if not _has_repo(cluster):
+        return frozenset()
+    from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
+
+    found = set()
+    with Butler.from_config(cluster.repo_path) as butler:
+        for name in ("bias", "flat", "bfk", "fringe"):
+            where = f"instrument='DECam' AND band='{band}'" if name == "fringe" else ""
+            try:
+                if butler.query_datasets(
+                    name,
+                    collections=[_CERTIFIED, "DECam/calib"],
+                    find_first=False,
+                    where=where,
+                    limit=1,
+                    explain=False,
+                ):
+                    found.add(name)
+            except (MissingDatasetTypeError, MissingCollectionError):
+                continue
+    return frozenset(found)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from skymill.campaign.actions import ACTIONS
+from skymill.campaign.calibrations import Switches, choose_switches
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.commands import Command, perform
 from skymill.campaign.state import Record, UnitStatus, bands_of
@@ -56,6 +57,7 @@ class Campaign:
         self.show_progress = show_progress
         self.submit = cluster.folder / "submit"
         self._labels: dict[str, frozenset[str]] = {}
+        self._switches: dict[str, Switches] = {}
         self.record = Record(cluster, self.requests)
         self._engine: Engine | None = None
 
@@ -112,6 +114,9 @@ class Campaign:
 
     def _request(self, run: PipelineRun, band: str) -> GraphRequest:
         request = expand_run(self.cluster, run, band)
+        if run.detrends:
+            config = (*request.config, *self._choose_switches(band).config)
+            request = dataclasses.replace(request, config=config)
         if not self.cluster.overrides:
             return request
         labels = self._pipeline_labels(request.pipeline)
@@ -122,6 +127,11 @@ class Campaign:
             for field, value in fields.items()
         ]
         return dataclasses.replace(request, config=(*request.config, *extra))
+
+    def _choose_switches(self, band: str) -> Switches:
+        if band not in self._switches:
+            self._switches[band] = choose_switches(self.cluster, band)
+        return self._switches[band]
 
     def _pipeline_labels(self, name: str) -> frozenset[str]:
         from lsst.pipe.base import Pipeline
@@ -286,6 +296,7 @@ class Campaign:
         except SkymillError as exc:
             self.record.note(step, band, state="failed", detail=str(exc))
             raise
+        self._switches.clear()
         # The step may have changed its own input (corrupt files moved aside).
         signature = self.record.signature(step, band)
         self.record.note(
@@ -318,6 +329,9 @@ class Campaign:
         start = time.monotonic()
         signatures = {band: self.record.signature(step, band) for band in bands}
         reports: dict[str, list[RunReport]] = {band: [] for band in bands}
+        if any(run.detrends for run in step.runs):
+            for text in dict.fromkeys(n for b in bands for n in self._choose_switches(b).notes):
+                self.say(text)
         for run in step.runs:
             requests = [
                 dataclasses.replace(

@@ -117,6 +117,9 @@ class Cluster(_Model):
     tolerate_failures: float = Field(
         default=0.1, ge=0, le=1, description="Failed fraction that does not stop process_ccd."
     )
+    min_fringe_frames: int = Field(
+        default=5, ge=2, description="Exposures in z or Y that a fringe frame is made of."
+    )
     site: str = Field(default="local", description="Name of the site in sites.")
     sites: dict[str, dict[str, Any]] = Field(
         default={}, description="{local: {workers: 2}, slurm: {nodes: 1, ...}}."

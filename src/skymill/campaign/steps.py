@@ -29,6 +29,7 @@ _QUALITY = f"{_P}/quality_detectors_{{each}}"
 _FINAL = f"{_P}/final_visit_summary_{{each}}"
 _DECAM = "instrument='DECam'"
 _BAND = "instrument='DECam' AND band='{band}'"
+_BAND_SCIENCE = f"{_BAND} AND exposure.observation_type='science'"
 _BAND_SKY = "instrument='DECam' AND band='{band}' AND skymap='{skymap}'"
 _SKY = "skymap='{skymap}'"
 _CENTRE_MAP = ("massMap:centreRa={ra}", "massMap:centreDec={dec}")
@@ -41,7 +42,8 @@ class PipelineRun:
 
     ``subset`` of the cluster's pipeline, ``inputs`` in search order, ``output`` chain, ``where``
     data query, ``config`` overrides; ``optional`` inputs are left out when they do not exist;
-    ``only_bands`` restricts the bands; ``labels`` are the tasks that overrides may name.
+    ``only_bands`` restricts the bands; with ``detrends`` the calibrations that exist decide about
+    the switches of ``isr``.
     """
 
     subset: str
@@ -51,6 +53,7 @@ class PipelineRun:
     config: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     only_bands: tuple[str, ...] = ()
+    detrends: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +143,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="make_calibrations",
         number="5",
-        doc="Combine and certify bias and flat from raw zero and flat frames, if they are given.",
+        doc="Make and certify bias, flat, brighter-fatter kernel and fringes, from raw frames.",
         action="make_calibrations",
         after=("ingest_data",),
     ),
@@ -157,15 +160,16 @@ STEPS: tuple[Step, ...] = (
                 subset="step0",
                 inputs=_CALIB,
                 output=f"{_P}/xtalksources_{{band}}",
-                where=_BAND,
+                where=_BAND_SCIENCE,
                 optional=_CALIB[1:],
             ),
             PipelineRun(
                 subset="step1",
                 inputs=(*_CALIB, f"{_P}/xtalksources_{{band}}", "refcats"),
                 output=f"{_P}/calexp_{{band}}",
-                where=_BAND,
+                where=_BAND_SCIENCE,
                 optional=_CALIB[1:],
+                detrends=True,
                 config=(
                     "calibrate:connections.astrometryRefCat={astro_type}",
                     "calibrate:astrometryReferences.flux_field={astro_field}",

@@ -151,7 +151,10 @@ def to_adu(electrons, gain, inverse, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_crosstalk(victim, source, flip_x, flip_y, coefficient, onset, p0, p1, p2):
-    """Add the leak of a source amplifier, pixels matched by their time of read-out."""
+    """Add the leak of a source amplifier, pixels matched by their time of read-out.
+
+    It is linear up to the onset; above, the polynomial of the excess over the onset is added.
+    """
     ny, nx = victim.shape
     for j in range(ny):
         src = source[ny - 1 - j] if flip_y else source[j]
@@ -160,14 +163,16 @@ def add_crosstalk(victim, source, flip_x, flip_y, coefficient, onset, p0, p1, p2
             for i in range(nx):
                 s = src[nx - 1 - i]
                 if s > onset:
-                    row[i] += s * (p0 + s * (p1 + s * p2))
+                    d = s - onset
+                    row[i] += coefficient * onset + d * (p0 + d * (p1 + d * p2))
                 else:
                     row[i] += coefficient * s
         else:
             for i in range(nx):
                 s = src[i]
                 if s > onset:
-                    row[i] += s * (p0 + s * (p1 + s * p2))
+                    d = s - onset
+                    row[i] += coefficient * onset + d * (p0 + d * (p1 + d * p2))
                 else:
                     row[i] += coefficient * s
 

@@ -153,8 +153,9 @@ def ccd_number(name: str) -> int:
 
 @dataclass(frozen=True)
 class CrosstalkTerm:
-    """Signal that one amplifier leaks into another: ``coefficient`` times the source's ADU, and
-    above ``onset`` the polynomial p0 s + p1 s^2 + p2 s^3.
+    """Signal that one amplifier leaks into another: ``coefficient`` times the source's ADU; above
+    ``onset`` ``coefficient * onset`` plus the polynomial p0 d + p1 d^2 + p2 d^3 of the excess
+    d = s - onset, so that the leak is continuous.
     """
 
     source: int

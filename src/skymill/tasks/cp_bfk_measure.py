@@ -9,6 +9,7 @@ import numpy as np
 from lsst.pex.config import Field
 from lsst.pipe.base import (
     InputQuantizedConnection,
+    NoWorkFound,
     OutputQuantizedConnection,
     PipelineTask,
     PipelineTaskConfig,
@@ -103,6 +104,8 @@ class CpBfkMeasureTask(PipelineTask):
             groups.setdefault(kind, {})[handle] = float(np.median(image[::7, ::7]))
         limit = self.config.maxLevelDifference
         pairs = [p for g in groups.values() for p in pair_flats(g, limit)]
+        if not pairs:
+            raise NoWorkFound(f"no two flats have levels within {limit:.0%}; no kernel is made")
 
         def read() -> Iterator[Sequence[PixelPlanes]]:
             for pair in pairs:

@@ -227,8 +227,14 @@ def crosstalk_table(detector: int | None = None) -> Table:
     -------
     astropy.table.Table
         ``victim``, ``victim_amp``, ``source``, ``source_amp`` (CCD numbers and amplifier names),
-        ``coefficient``, ``coefficient_err``; above ``onset`` [adu] the signal is the polynomial
-        ``p0 s + p1 s^2 + p2 s^3``.
+        ``coefficient``, ``coefficient_err``; above ``onset`` [adu] the signal is
+        ``coefficient * onset`` plus ``p0 d + p1 d^2 + p2 d^3`` of the excess ``d = s - onset``.
+
+    Notes
+    -----
+    The source of the table does not say what the polynomial is a function of. Of the source
+    signal itself it would jump at the onset, from 5 to 290 ADU for 25A to 25B; of the excess it is
+    continuous, and ``p0`` is close to ``coefficient``, as a slope should be.
     """
     table = _read_ecsv("crosstalk.ecsv")
     return table.copy() if detector is None else table[table["victim"] == detector]
