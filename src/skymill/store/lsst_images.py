@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import astropy.units as u
 import lsst.images as li
@@ -21,6 +22,7 @@ from lsst.images.cells import (
     PatchDefinition,
 )
 from lsst.images.fields import ChebyshevField
+from lsst.images.serialization import NumberType
 
 from skymill.data.errors import DataError
 from skymill.data.geometry import FitsWcs
@@ -72,6 +74,43 @@ class _ExactProjection(li.SkyProjection):
         return self._fits.shifted(dx=bbox.x.start, dy=bbox.y.start).astropy
 
 
+class _WordMask(li.Mask):
+    """A mask of one 32-bit word a pixel, which is stored as it stands.
+
+    lsst.images copies a mask plane by plane before storing it, which takes most of the time of
+    writing an image; with one word a pixel the copy is the mask itself.
+    """
+
+    def view(self, **changes: Any) -> li.Mask:
+        """The same pixels, with other metadata."""
+        plain = super().view(**changes)
+        found = _WordMask(
+            plain.array,
+            yx0=plain.bbox.start,
+            schema=plain.schema,
+            sky_projection=plain.sky_projection,
+        )
+        found.metadata.update(plain.metadata)
+        return found
+
+    def serialize(
+        self, archive: Any, *, save_projection: bool = True, **options: Any
+    ) -> li.MaskSerializationModel[Any]:
+        """Store the mask."""
+        [stored, *more] = self.schema.split(np.int32)
+        same = not more and list(stored) == list(self.schema) and self.array.dtype == np.int32
+        if save_projection or not same:
+            return super().serialize(archive, save_projection=save_projection, **options)
+        return li.MaskSerializationModel.model_construct(
+            data=[self._serialize_2d(archive, **options)],
+            yx0=list(self.bbox.start),
+            planes=list(self.schema),
+            dtype=NumberType.int32,
+            sky_projection=None,
+            metadata=self.metadata,
+        )
+
+
 def lsst_box(box: Box) -> li.Box:
     """The same rectangle as a `lsst.images.Box`."""
     return li.Box.factory[box.y0 : box.y1, box.x0 : box.x1]
@@ -88,7 +127,7 @@ def _lsst_planes(
         sky_projection=projection,
     )
     bits = np.ascontiguousarray(planes.mask, np.int32)
-    mask = li.Mask(bits[:, :, np.newaxis], schema=mask_schema(), bbox=bbox)
+    mask = _WordMask(bits[:, :, np.newaxis], schema=mask_schema(), bbox=bbox)
     variance = li.Image(np.ascontiguousarray(planes.variance, np.float32), bbox=bbox, unit=unit**2)
     return image, mask, variance
 
