@@ -153,82 +153,120 @@ def fit_psf(
     FitError
         With fewer than three usable stars.
     """
-    size, n = options.stamp_size | 1, len(x)
-    centre_x, centre_y = np.asarray(x, np.float64).copy(), np.asarray(y, np.float64).copy()
-    ix, iy = np.rint(centre_x).astype(np.int64), np.rint(centre_y).astype(np.int64)
-    data = np.empty((n, size, size), np.float32)
-    weight = np.empty_like(data)
-    cut_stamps(planes.image, planes.variance, planes.mask, np.int32(_BAD), ix, iy, data, weight)
-    half = size // 2
-    core = weight[:, half - 2 : half + 3, half - 2 : half + 3].reshape(n, -1)
-    used = (core > 0).all(axis=1) & ((weight > 0).mean(axis=(1, 2)) > 0.8)
-    if used.sum() < 3:
-        raise FitError(f"a PSF needs at least 3 usable stars; {n} given, {int(used.sum())} usable")
-    ny, nx = planes.shape
-    middle, half_width = ((nx - 1) / 2, (ny - 1) / 2), (nx / 2, ny / 2)
-
-    flux = _core_fluxes(data, weight)
-    used &= flux > 0
-    if used.sum() < 3:
-        raise FitError(f"a PSF needs at least 3 stars with positive flux; got {int(used.sum())}")
-    first = _median_model(data, weight, flux, used, centre_x - ix, centre_y - iy)
-    flux /= first.core_sum
-    weight = _without_neighbours(
-        data / np.where(used, flux, 1.0)[:, None, None] - first.stamps,
-        weight,
-        np.where(used, flux, 1.0),
-        3 * first.stamps,
-    )
-    model = np.zeros_like(data)
-    new_flux, dx, dy = np.empty(n), np.empty(n), np.empty(n)
-    chi2, n_good = np.empty(n), np.empty(n, np.int64)
-    reduced = np.full(n, np.nan)
-    coefficients: Float64Array | None = None
-    order = -1
+    stars = _Stars(planes, x, y, options.stamp_size | 1)
+    last = options.n_iterations - 1
     for turn in range(options.n_iterations):
-        allowed = _allowed_order(int(used.sum()), options)
-        if allowed != order:
-            order = allowed
-            terms = polynomial_basis(
-                (centre_x - middle[0]) / half_width[0],
-                (centre_y - middle[1]) / half_width[1],
-                order,
-            )
-            coefficients = None if coefficients is None else _truncate(coefficients, order)
-        safe_flux = np.where(used & (flux > 0), flux, 1.0)
-        residual = np.where(weight > 0, data - safe_flux[:, None, None] * model, 0)
-        residual = (residual / safe_flux[:, None, None]).astype(np.float32)
-        if turn >= 2:
-            weight = _without_neighbours(residual, weight, safe_flux, model)
-            residual = np.where(weight > 0, residual, 0)
-        off_x, off_y = centre_x - ix, centre_y - iy
-        shifted = shift_stamps(residual, dx=-off_x, dy=-off_y)
+        stars.set_order(_allowed_order(stars.n_used, options))
+        stars.update_model(drop_neighbours=turn >= 2)
+        stars.update_positions()
+        if 1 <= turn < last and stars.n_used > 5:
+            stars.used = _clip_stars(stars.reduced_chi2, stars.used, options.clip_sigma)
+        if stars.n_used < 3:
+            raise FitError(f"the PSF fit kept only {stars.n_used} of {len(x)} stars; it needs 3")
+    return PsfFit(
+        stars.psf, stars.used, stars.x, stars.y, stars.flux, stars.reduced_chi2, stars.order
+    )
+
+
+class _Stars:
+    """The stars of a fit and the model so far."""
+
+    def __init__(self, planes: PixelPlanes, x: Float64Array, y: Float64Array, size: int) -> None:
+        n = len(x)
+        self.x, self.y = np.array(x, np.float64), np.array(y, np.float64)
+        self.ix, self.iy = np.rint(self.x).astype(np.int64), np.rint(self.y).astype(np.int64)
+        self.data = np.empty((n, size, size), np.float32)
+        self.weight = np.empty_like(self.data)
+        cut_stamps(
+            planes.image, planes.variance, planes.mask, np.int32(_BAD),
+            self.ix, self.iy, self.data, self.weight,
+        )  # fmt: skip
+        half = size // 2
+        core = self.weight[:, half - 2 : half + 3, half - 2 : half + 3].reshape(n, -1)
+        self.used = (core > 0).all(axis=1) & ((self.weight > 0).mean(axis=(1, 2)) > 0.8)
+        self.flux = _core_fluxes(self.data, self.weight)
+        self.used &= self.flux > 0
+        if self.n_used < 3:
+            raise FitError(f"a PSF needs at least 3 usable stars; {n} given, {self.n_used} usable")
+        ny, nx = planes.shape
+        self.middle, self.half_width = ((nx - 1) / 2, (ny - 1) / 2), (nx / 2, ny / 2)
+        self.reduced_chi2 = np.full(n, np.nan)
+        self.model = np.zeros_like(self.data)
+        self.coefficients: Float64Array | None = None
+        self.order = -1
+        self._drop_outliers_of_median()
+
+    @property
+    def n_used(self) -> int:
+        return int(self.used.sum())
+
+    @property
+    def psf(self) -> PolynomialPsf:
+        assert self.coefficients is not None
+        return PolynomialPsf(self.coefficients, self.order, self.middle, self.half_width)
+
+    def _safe_flux(self) -> Float64Array:
+        return np.where(self.used & (self.flux > 0), self.flux, 1.0)
+
+    def _drop_outliers_of_median(self) -> None:
+        """Mask what the median star does not show; its variation over the CCD is allowed for."""
+        first = _median_model(
+            self.data, self.weight, self.flux, self.used, self.x - self.ix, self.y - self.iy
+        )
+        self.flux /= first.core_sum
+        flux = self._safe_flux()
+        residual = self.data / flux[:, None, None] - first.stamps
+        self.weight = _without_neighbours(residual, self.weight, flux, 3 * first.stamps)
+
+    def set_order(self, order: int) -> None:
+        """Polynomial terms of the order that the number of stars allows."""
+        if order == self.order:
+            return
+        self.order = order
+        u = (self.x - self.middle[0]) / self.half_width[0]
+        v = (self.y - self.middle[1]) / self.half_width[1]
+        self.terms = polynomial_basis(u, v, order)
+        if self.coefficients is not None:
+            self.coefficients = _truncate(self.coefficients, order)
+
+    def update_model(self, *, drop_neighbours: bool) -> None:
+        """Regress the residuals of all stars on the polynomial and add them to the model."""
+        flux = self._safe_flux()[:, None, None]
+        difference = np.where(self.weight > 0, self.data - flux * self.model, 0) / flux
+        residual: NDArray[np.float32] = difference.astype(np.float32)
+        if drop_neighbours:
+            self.weight = _without_neighbours(residual, self.weight, flux.ravel(), self.model)
+            residual = np.where(self.weight > 0, residual, np.float32(0))
+        shifted = shift_stamps(residual, dx=self.ix - self.x, dy=self.iy - self.y)
         # Relative weight of a star's pixel: flux^2 / variance, with a floor of the variance at
         # a fraction of the model, so that the few brightest do not carry the polynomial alone
         # (their residuals are errors of the interpolation, not noise).
-        scale = safe_flux[:, None, None] ** 2 * np.where(weight > 0, weight, 0)
-        floor = (_MODEL_ERROR * model) ** 2
-        soft = (scale / (1.0 + floor * scale)).astype(np.float32) * used[:, None, None]
-        update = _regress(shifted, soft, terms)
-        coefficients = update if coefficients is None else coefficients + update
-        coefficients /= coefficients[0].sum()
+        scale = flux**2 * np.where(self.weight > 0, self.weight, 0)
+        floor = (_MODEL_ERROR * self.model) ** 2
+        soft = (scale / (1.0 + floor * scale)).astype(np.float32) * self.used[:, None, None]
+        update = _regress(shifted, soft, self.terms)
+        total = update if self.coefficients is None else self.coefficients + update
+        total /= total[0].sum()
         # A sum that varied over the CCD would be degenerate with the stars' fluxes.
-        coefficients[1:] -= coefficients[1:].sum(axis=(1, 2))[:, None, None] * coefficients[0]
-        psf = PolynomialPsf(coefficients, order, middle, half_width)
-        model = psf.draw(x=centre_x, y=centre_y, offset_x=off_x, offset_y=off_y)
-        fit_stars(data, weight, model, new_flux, dx, dy, chi2, n_good)
-        flux = np.where(np.isfinite(new_flux), new_flux, flux)
+        total[1:] -= total[1:].sum(axis=(1, 2))[:, None, None] * total[0]
+        self.coefficients = total
+
+    def update_positions(self) -> None:
+        """Fit flux and centre of each star to the model."""
+        n = len(self.x)
+        off_x, off_y = self.x - self.ix, self.y - self.iy
+        self.model = self.psf.draw(x=self.x, y=self.y, offset_x=off_x, offset_y=off_y)
+        flux, dx, dy = np.empty(n), np.empty(n), np.empty(n)
+        chi2, n_good = np.empty(n), np.empty(n, np.int64)
+        fit_stars(self.data, self.weight, self.model, flux, dx, dy, chi2, n_good)
+        fitted = np.isfinite(flux)
+        self.flux = np.where(fitted, flux, self.flux)
         # A PSF off its stamp's centre would be degenerate with the stars' positions.
-        off_centre_x, off_centre_y = _windowed_centroids(psf.draw(x=centre_x, y=centre_y))
-        centre_x = _moved(centre_x, dx + off_centre_x, ix)
-        centre_y = _moved(centre_y, dy + off_centre_y, iy)
-        used &= np.isfinite(new_flux)
-        reduced = chi2 / np.maximum(n_good - 3, 1)
-        if 1 <= turn < options.n_iterations - 1 and used.sum() > 5:
-            used = _clip_stars(reduced, used, options.clip_sigma)
-        if used.sum() < 3:
-            raise FitError(f"the PSF fit kept only {int(used.sum())} of {n} stars; it needs 3")
-    return PsfFit(psf, used, centre_x, centre_y, flux, reduced, order)
+        centre_x, centre_y = _windowed_centroids(self.psf.draw(x=self.x, y=self.y))
+        self.x = _moved(self.x, dx + centre_x, self.ix)
+        self.y = _moved(self.y, dy + centre_y, self.iy)
+        self.used &= fitted
+        self.reduced_chi2 = chi2 / np.maximum(n_good - 3, 1)
 
 
 def _core(size: int) -> BoolArray:
