@@ -23,6 +23,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("skymill.cli.status", "What is done, running, failed or missing for clusters."),
     "why": ("skymill.cli.why", "Why something failed or is absent, with its log."),
     "init": ("skymill.cli.init", "Make a Butler repository that is ready for raw frames."),
+    "ingest-calibrated": (
+        "skymill.cli.ingest_calibrated",
+        "Ingest Community-Pipeline images as calibrated exposures.",
+    ),
     "check-raws": (
         "skymill.cli.check_raws",
         "Open every extension of raw files, move corrupt ones.",

@@ -27,7 +27,7 @@ from skymill.instruments.decam.formatters import DecamRawFormatter
 from skymill.instruments.decam.headers import RawFile, read_raw_headers
 from skymill.store.repository import open_butler, storage_errors
 
-__all__ = ["IngestReport", "find_raw_files", "ingest_raws"]
+__all__ = ["IngestReport", "exposure_records", "find_raw_files", "ingest_raws"]
 
 _TRANSFERS = ("auto", "direct", "copy", "symlink", "link", "hardlink", "relsymlink", "move")
 _SUFFIXES = (".fits", ".fits.fz", ".fits.gz")
@@ -119,8 +119,19 @@ def _time(mjd: float) -> Time:
     return Time(mjd, format="mjd", scale="tai")
 
 
-def _records(raw: RawFile) -> list[tuple[str, dict[str, Any]]]:
-    """Dimension records of an exposure, in the order in which they depend on each other."""
+def exposure_records(raw: RawFile) -> list[tuple[str, dict[str, Any]]]:
+    """Dimension records of an exposure, in the order in which they depend on each other.
+
+    Parameters
+    ----------
+    raw : RawFile
+        What its headers say.
+
+    Returns
+    -------
+    list of (str, dict)
+        Dimension and record.
+    """
     night = Time(
         f"{raw.day_obs // 10000}-{raw.day_obs // 100 % 100:02d}-{raw.day_obs % 100:02d}T12:00:00",
         scale="tai",
@@ -197,7 +208,7 @@ class _Ingest:
             return 0
         butler = self.butler
         with butler.transaction():
-            for element, record in _records(raw):
+            for element, record in exposure_records(raw):
                 self._sync(element, record, raw)
             refs = [
                 DatasetRef(

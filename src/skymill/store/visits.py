@@ -19,10 +19,10 @@ from skymill.instruments.decam.headers import ccd_hdus, make_wcs, open_raw
 from skymill.store.regions import convex_polygon, hull
 from skymill.store.repository import open_butler
 
-__all__ = ["VisitReport", "define_visits"]
+__all__ = ["VISIT_SYSTEM", "VisitReport", "define_visits", "visit_record"]
 
 #: The only visit system: each exposure is a visit.
-_SYSTEM = {"instrument": CAMERA_NAME, "id": 0, "name": "one-to-one"}
+VISIT_SYSTEM = {"instrument": CAMERA_NAME, "id": 0, "name": "one-to-one"}
 
 Corners = dict[int, tuple[list[float], list[float]]]
 
@@ -83,7 +83,21 @@ def _corners(job: tuple[str, tuple[int, ...], float]) -> Corners | str:
         hdus.close()
 
 
-def _visit_record(exposure: DimensionRecord, region: ConvexPolygon) -> dict[str, Any]:
+def visit_record(exposure: DimensionRecord, region: ConvexPolygon) -> dict[str, Any]:
+    """The record of the visit that an exposure is.
+
+    Parameters
+    ----------
+    exposure : DimensionRecord
+        The exposure.
+    region : lsst.sphgeom.ConvexPolygon
+        What the visit covers.
+
+    Returns
+    -------
+    dict
+        Record of the dimension ``visit``.
+    """
     same = ("day_obs", "physical_filter", "exposure_time", "target_name", "observation_reason",
             "science_program", "azimuth", "zenith_angle", "seq_num", "timespan")  # fmt: skip
     return {
@@ -146,8 +160,8 @@ class _Definer:
         region = hull([*old.values(), *new.values()])
         key = {"instrument": CAMERA_NAME, "visit": exposure}
         with self.butler.transaction():
-            registry.syncDimensionData("visit_system", _SYSTEM)
-            registry.syncDimensionData("visit", _visit_record(record, region), update=True)
+            registry.syncDimensionData("visit_system", VISIT_SYSTEM)
+            registry.syncDimensionData("visit", visit_record(record, region), update=True)
             registry.syncDimensionData("visit_system_membership", {**key, "visit_system": 0})
             registry.syncDimensionData("visit_definition", {**key, "exposure": exposure})
             registry.insertDimensionData(
