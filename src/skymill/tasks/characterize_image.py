@@ -18,6 +18,7 @@ from lsst.pipe.base import connectionTypes as cT
 
 from skymill.calibrate.characterize import CharacterizeOptions, characterize
 from skymill.data.images import Exposure
+from skymill.data.tables import load_schema
 from skymill.detrend.cosmic_rays import CosmicRayOptions
 from skymill.psf.fit import PsfFitOptions
 from skymill.psf.star_choice import StarChoiceOptions
@@ -113,5 +114,5 @@ class CharacterizeImageTask(PipelineTask):
         return Struct(
             characterized=result.exposure,
             backgroundModel=result.background,
-            outputSources=catalogue,
+            outputSources=load_schema("src").apply(catalogue),
         )
