@@ -12,8 +12,9 @@ from skymill.campaign.actions import ACTIONS
 from skymill.campaign.calibrations import Switches, choose_switches
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.commands import Command, perform
+from skymill.campaign.public_files import write_public_files
 from skymill.campaign.state import Record, UnitStatus, bands_of
-from skymill.campaign.steps import STEPS, PipelineRun, Step, expand_run
+from skymill.campaign.steps import STEPS, PipelineRun, Step, expand_run, runs_of
 from skymill.data.errors import ConfigError, SkymillError
 from skymill.engine import Engine, GraphRequest, RunReport, Site, SlurmSite, run_many
 
@@ -110,7 +111,7 @@ class Campaign:
         list of GraphRequest
             In order.
         """
-        return [self._request(run, band) for run in step.runs]
+        return [self._request(run, band) for run in runs_of(self.cluster, step)]
 
     def _request(self, run: PipelineRun, band: str) -> GraphRequest:
         request = expand_run(self.cluster, run, band)
@@ -293,6 +294,7 @@ class Campaign:
                     self._run_request(command.request)
                 else:
                     perform(command)
+            write_public_files(self.cluster, step.name)
         except SkymillError as exc:
             self.record.note(step, band, state="failed", detail=str(exc))
             raise
@@ -329,10 +331,11 @@ class Campaign:
         start = time.monotonic()
         signatures = {band: self.record.signature(step, band) for band in bands}
         reports: dict[str, list[RunReport]] = {band: [] for band in bands}
-        if any(run.detrends for run in step.runs):
+        runs = runs_of(self.cluster, step)
+        if any(run.detrends for run in runs):
             for text in dict.fromkeys(n for b in bands for n in self._choose_switches(b).notes):
                 self.say(text)
-        for run in step.runs:
+        for run in runs:
             requests = [
                 dataclasses.replace(
                     self._existing_inputs(self._request(run, band), run.optional),
@@ -362,8 +365,19 @@ class Campaign:
                 raise KeyboardInterrupt
             if not all(self._is_good(step, report) for report in done) and not keep_going:
                 break
+        if all(len(done) == len(runs) for done in reports.values()):
+            self._publish(step, bands)
         self._note_reports(step, reports, signatures, start)
         self._raise_failures(step, reports, keep_going=keep_going)
+
+    def _publish(self, step: Step, bands: Sequence[str]) -> None:
+        """Files for people, before the step counts as done."""
+        try:
+            write_public_files(self.cluster, step.name)
+        except SkymillError as exc:
+            for band in bands:
+                self.record.note(step, band, state="failed", detail=str(exc))
+            raise
 
     def _is_good(self, step: Step, report: RunReport) -> bool:
         if report.ok:
@@ -380,8 +394,9 @@ class Campaign:
         signatures: dict[str, str],
         start: float,
     ) -> None:
+        n_runs = len(runs_of(self.cluster, step))
         for band, done in reports.items():
-            complete = len(done) == len(step.runs) and all(self._is_good(step, r) for r in done)
+            complete = len(done) == n_runs and all(self._is_good(step, r) for r in done)
             failed = sum(r.count("failed") for r in done)
             stamps = [f"{r.output_run}:{r.count('finished')}" for r in done]
             old = self.record.units.get(f"{step.name}/{band}" if band else step.name, {})

@@ -8,7 +8,7 @@ from pathlib import Path
 from skymill.campaign.actions import load_record
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.state import Record, bands_of, output_collections, unit_name
-from skymill.campaign.steps import STEPS, expand_run
+from skymill.campaign.steps import STEPS, expand_run, runs_of
 from skymill.engine.report import QuantumFailure, RunReport
 
 __all__ = ["explain_failures"]
@@ -52,7 +52,9 @@ def explain_failures(
         One failure in several lines.
     """
     words = list(words)
-    record = Record(cluster, lambda step, band: [expand_run(cluster, r, band) for r in step.runs])
+    record = Record(
+        cluster, lambda step, band: [expand_run(cluster, r, band) for r in runs_of(cluster, step)]
+    )
     submit = cluster.folder / "submit"
     for step in STEPS:
         for band in bands_of(cluster, step):

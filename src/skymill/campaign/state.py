@@ -13,7 +13,8 @@ from typing import Any
 
 from skymill.campaign.actions import input_files, load_record
 from skymill.campaign.cluster import Cluster
-from skymill.campaign.steps import STEPS, Step, expand_run
+from skymill.campaign.public_files import PUBLIC_FOLDERS
+from skymill.campaign.steps import STEPS, Step, expand_run, runs_of
 from skymill.engine.graph import GraphRequest
 from skymill.engine.report import write_json
 
@@ -86,7 +87,7 @@ def output_collections(cluster: Cluster, step: Step, band: str) -> list[str]:
     list of str
         One for each of its pipeline runs.
     """
-    return [expand_run(cluster, run, band).output for run in step.runs]
+    return [expand_run(cluster, run, band).output for run in runs_of(cluster, step)]
 
 
 def is_locked(folder: Path) -> bool:
@@ -162,7 +163,7 @@ class Record:
             bands = [band] if before.per_band and band else bands_of(self.cluster, before)
             for other in bands:
                 found[unit_name(name, other)] = None
-        for run in step.runs:
+        for run in runs_of(self.cluster, step):
             for collection in expand_run(self.cluster, run, band).inputs:
                 producer = self._producers.get(collection)
                 if producer and producer != own:
@@ -253,6 +254,9 @@ class Record:
             return make("missing")
         if entry["state"] == "done" and outputs and not there.issuperset(outputs):
             return make("missing", "its collection was removed")
+        folder = PUBLIC_FOLDERS.get(step.name)
+        if entry["state"] == "done" and folder and not (self.cluster.folder / folder).is_dir():
+            return make("missing", f"its folder {folder} was removed")
         if entry["state"] == "done" and entry.get("signature") != self.signature(step, band):
             return make("outdated", "its input or its settings changed")
         return make(entry["state"], entry.get("detail", ""))

@@ -15,7 +15,15 @@ from skymill.campaign.cluster import Cluster
 from skymill.data.errors import ConfigError
 from skymill.engine.graph import GraphRequest
 
-__all__ = ["STEPS", "PipelineRun", "Step", "expand_run", "find_step", "select_steps"]
+__all__ = [
+    "STEPS",
+    "PipelineRun",
+    "Step",
+    "expand_run",
+    "find_step",
+    "runs_of",
+    "select_steps",
+]
 
 _P = "DECam/processing"
 _CALIB = (
@@ -32,6 +40,8 @@ _BAND = "instrument='DECam' AND band='{band}'"
 _BAND_SCIENCE = f"{_BAND} AND exposure.observation_type='science'"
 _BAND_SKY = "instrument='DECam' AND band='{band}' AND skymap='{skymap}'"
 _SKY = "skymap='{skymap}'"
+#: Bands whose sky is corrected, as published.
+_SKY_BANDS = ("g", "r", "i", "z")
 _CENTRE_MAP = ("massMap:centreRa={ra}", "massMap:centreDec={dec}")
 _DECAM_SKY = "instrument='DECam' AND skymap='{skymap}'"
 
@@ -326,17 +336,31 @@ STEPS: tuple[Step, ...] = (
                 output=f"{_P}/skycorr",
                 where="instrument='DECam' AND skymap='{skymap}' AND band IN ({bands})",
                 optional=("DECam/calib/certified", "DECam/calib/unbounded"),
-                only_bands=("g", "r", "i", "z"),
+                only_bands=_SKY_BANDS,
                 config=("makeWarp:doApplySkyCorr=True",),
             ),
         ),
     ),
-    _later(
-        "export_data",
-        "16",
-        "Catalogue, mosaics and colour pictures in the published form.",
-        (f"{_P}/coadd_3c", f"{_P}/coadd_3a", f"{_P}/skycorr", "skymaps"),
-        optional=(f"{_P}/skycorr",),
+    Step(
+        name="export_data",
+        number="16",
+        doc="Catalogue, mosaics and colour pictures in the published form.",
+        runs=(
+            PipelineRun(
+                subset="export_data",
+                inputs=(f"{_P}/coadd_3c", f"{_P}/coadd_3a", "skymaps"),
+                output=f"{_P}/export_data",
+                where=_DECAM_SKY,
+            ),
+            PipelineRun(
+                subset="exportMosaic",
+                inputs=(f"{_P}/skycorr", "skymaps"),
+                output=f"{_P}/export_data_skycorr",
+                where=_SKY,
+                only_bands=_SKY_BANDS,
+                config=("exportMosaic:connections.suffix=_skycorr",),
+            ),
+        ),
     ),
     _later(
         "photometric_calibration",
@@ -485,6 +509,26 @@ def _words(cluster: Cluster, band: str) -> dict[str, str]:
     if band:
         words["photo_type"], words["photo_field"] = cluster.reference(band)
     return words
+
+
+def runs_of(cluster: Cluster, step: Step) -> tuple[PipelineRun, ...]:
+    """Pipeline runs of a step that have a band to work on.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The settings.
+    step : Step
+        The step.
+
+    Returns
+    -------
+    tuple of PipelineRun
+        In order.
+    """
+    return tuple(
+        run for run in step.runs if not run.only_bands or set(run.only_bands) & set(cluster.bands)
+    )
 
 
 def expand_run(cluster: Cluster, run: PipelineRun, band: str = "") -> GraphRequest:

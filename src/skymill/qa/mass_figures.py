@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from astropy.io import fits
 from astropy.table import Table
+from astropy.wcs import WCS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from skymill.data.errors import DataError
 from skymill.lensing.aperture_mass import ApertureMassMap
 from skymill.lensing.mass_fit import MassFit
 
-__all__ = ["draw_mass_fit", "draw_mass_map", "figure_to_png"]
+__all__ = ["draw_density", "draw_mass_fit", "draw_mass_map", "figure_to_png"]
 
 _SNR_RANGE = (-3.0, 6.0)
 
@@ -70,6 +72,33 @@ def _draw_mode(
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7)
     bar.set_label("S/N", fontsize=8)
+
+
+def draw_density(hdu: fits.ImageHDU, *, title: str = "") -> bytes:
+    """A density map on the sky.
+
+    Parameters
+    ----------
+    hdu : astropy.io.fits.ImageHDU
+        (ny, nx) map with its WCS and BUNIT.
+    title : str
+        Title.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    figure = Figure(figsize=(5.6, 4.8))
+    axes = figure.add_subplot(projection=WCS(hdu.header).celestial)
+    image = axes.imshow(hdu.data, origin="lower", cmap="inferno")
+    for axis, name in zip(axes.coords, ("RA", "Dec"), strict=True):  # type: ignore[attr-defined]
+        axis.set_axislabel(name, fontsize=9)
+        axis.set_ticklabel(size=7)
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_label(f"density [{hdu.header.get('BUNIT', '')}]", fontsize=8)
+    axes.set_title(title, fontsize=10)
+    return figure_to_png(figure)
 
 
 def draw_mass_map(

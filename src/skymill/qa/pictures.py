@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from skymill.coadd.skymap import Tract
 from skymill.data.errors import DataError
 from skymill.data.options import check_choice, check_range, option
 
-__all__ = ["PictureOptions", "color_rgb", "draw_sky_map", "encode_png"]
+__all__ = ["PictureOptions", "color_rgb", "data_rectangle", "draw_sky_map", "encode_png"]
 
 Float32Array = NDArray[np.float32]
 
@@ -49,6 +50,39 @@ def _sky_sigma(values: Float32Array) -> tuple[float, float]:
     return level, 1.4826 * float(np.median(level - low)) or 1.0
 
 
+def _fill_missing(rgb: Float32Array, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Put the mean of the known channels into the others, in place; where there is none."""
+    number = known.sum(axis=-1)
+    partial = (number > 0) & (number < 3)
+    if partial.any():
+        # Two channels would still give a hue: the whole pixel becomes grey.
+        mean = np.where(known, rgb, 0)[partial].sum(axis=-1) / number[partial]
+        rgb[partial] = mean[:, None]
+    return np.asarray(number == 0)
+
+
+def data_rectangle(images: Sequence[Float32Array]) -> tuple[slice, slice]:
+    """The smallest rectangle that holds all pixels of some images.
+
+    Parameters
+    ----------
+    images : sequence of (ny, nx) float32
+        Images of one shape; NaN where there are no data.
+
+    Returns
+    -------
+    (slice, slice)
+        Rows and columns; all of them if no image has any data.
+    """
+    known = np.isfinite(images[0])
+    for image in images[1:]:
+        known |= np.isfinite(image)
+    if not known.any():
+        return slice(None), slice(None)
+    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def color_rgb(
     red: Float32Array,
     green: Float32Array,
@@ -62,7 +96,8 @@ def color_rgb(
     Parameters
     ----------
     red, green, blue : (ny, nx) float32 [nJy]
-        Fluxes, the first row at the bottom; NaN shows black.
+        Fluxes, the first row at the bottom. Where one is NaN the mean of the others takes its
+        place, which is grey; where all are, the picture is black.
     bands : (str, str, str)
         Bands of the three, which weight them so that galaxies look neither red nor blue.
     options : PictureOptions
@@ -87,7 +122,7 @@ def color_rgb(
         level, _ = _sky_sigma(plane)
         planes.append(np.nan_to_num((plane - level) * np.float32(BAND_WEIGHTS.get(band, 1.0))))
     rgb = np.stack(planes, axis=-1)
-    void = ~(np.isfinite(red) | np.isfinite(green) | np.isfinite(blue))
+    void = _fill_missing(rgb, np.stack([np.isfinite(p) for p in (red, green, blue)], axis=-1))
     luminance = rgb.mean(axis=-1)
     _, sigma = _sky_sigma(np.where(void, np.float32(np.nan), luminance))
     black = options.black * sigma

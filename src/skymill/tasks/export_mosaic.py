@@ -22,7 +22,7 @@ from lsst.pipe.base import connectionTypes as cT
 from skymill.coadd.mosaic import assemble_mosaic, bin_image, central_patches, mosaic_box
 from skymill.coadd.skymap import Tract
 from skymill.data.images import Box
-from skymill.qa.pictures import PictureOptions, color_rgb, encode_png
+from skymill.qa.pictures import PictureOptions, color_rgb, data_rectangle, encode_png
 from skymill.tasks._options import options_field, to_options
 
 __all__ = ["ExportMosaicConfig", "ExportMosaicConnections", "ExportMosaicTask"]
@@ -142,7 +142,7 @@ class ExportMosaicTask(PipelineTask):
         return Struct(mosaic=fits.HDUList([primary, planes]), small=bin_image(image, block))
 
     def draw(self, images: dict[str, np.ndarray]) -> bytes:
-        """The colour picture of the bands that exist.
+        """The colour picture of the bands that exist, of the rectangle that has data.
 
         Parameters
         ----------
@@ -152,7 +152,8 @@ class ExportMosaicTask(PipelineTask):
         Returns
         -------
         bytes
-            A PNG file. A missing band is replaced by the nearest one that exists.
+            A PNG file. A missing band is replaced by the nearest one that exists; where an image
+            has no pixels the others fill in, so that the picture is grey there.
         """
         order = [b for b in "ugrizYy" if b in images] or sorted(images)
         rank = {b: k for k, b in enumerate("ugrizYy")}
@@ -162,7 +163,8 @@ class ExportMosaicTask(PipelineTask):
             else min(order, key=lambda b: abs(rank.get(b, 9) - rank.get(want, 9)))
             for want in self.config.colorBands
         )
-        red, green, blue = (images[b] for b in bands)
+        crop = data_rectangle([images[b] for b in bands])
+        red, green, blue = (images[b][crop] for b in bands)
         options = to_options(self.config.picture, PictureOptions)
         named = (bands[0], bands[1], bands[2])
         return encode_png(color_rgb(red, green, blue, bands=named, options=options))
