@@ -11,17 +11,19 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sign(v):
-    return 1 if v > 0 else (-1 if v < 0 else 0)
+def _towards(d, r):
+    """Coordinate, along a side of ring r, of the neighbour one ring further in: d (r - 1)/r."""
+    a = abs(d)
+    if 2 * a > r or (2 * a == r and a % 2 == 1):
+        a -= 1
+    return a if d >= 0 else -a
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _inner(dx, dy, radius):
     """The neighbour of offset (dx, dy) on the way to the centre."""
     far = max(abs(dx), abs(dy))
-    ix = dx - _sign(dx) if abs(dx) == far else int(np.round(dx * (far - 1.0) / far))
-    iy = dy - _sign(dy) if abs(dy) == far else int(np.round(dy * (far - 1.0) / far))
-    return (iy + radius) * (2 * radius + 1) + ix + radius
+    return (_towards(dy, far) + radius) * (2 * radius + 1) + _towards(dx, far) + radius
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -69,57 +71,155 @@ def template_radii(image, inside, cx, cy, limit, max_radius, radii):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _regularise(template, radius, symmetric):
-    """Make a template symmetric, monotonic and of unit peak in place."""
+def _clear_beyond(template, radius, r, x0, y0, x1, y1):
+    """Zero what lies outside of ring r, at offsets x0 .. x1, y0 .. y1 from the peak."""
+    size = 2 * radius + 1
+    for dy in range(y0, y1 + 1):
+        row = (dy + radius) * size + radius
+        if abs(dy) > r:
+            template[row + x0 : row + x1 + 1] = np.float32(0.0)
+            continue
+        for dx in range(x0, -r):
+            template[row + dx] = np.float32(0.0)
+        for dx in range(r + 1, x1 + 1):
+            template[row + dx] = np.float32(0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _limit_ring(template, radius, r, x0, y0, x1, y1):
+    """Make ring r nowhere brighter than the one inside of it; whether it still has light."""
+    size = 2 * radius + 1
+    bright = False
+    for sign in (-1, 1):
+        if y0 <= sign * r <= y1:
+            row = (sign * r + radius) * size + radius
+            inner = row - sign * size
+            for dx in range(max(-r, x0), min(r, x1) + 1):
+                value = min(template[row + dx], template[inner + _towards(dx, r)])
+                template[row + dx] = value
+                bright |= value > 0.0
+        if x0 <= sign * r <= x1:
+            column = radius + sign * r
+            for dy in range(max(-r + 1, y0), min(r - 1, y1) + 1):
+                p = (dy + radius) * size + column
+                q = (_towards(dy, r) + radius) * size + column - sign
+                value = min(template[p], template[q])
+                template[p] = value
+                bright |= value > 0.0
+    return bright
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _symmetrise(template, radius, hx, hy):
+    """The lower of each pixel and its mirror image, within hx, hy of the peak."""
     size = 2 * radius + 1
     n = size * size
+    for dy in range(-hy, 1):
+        row = (dy + radius) * size + radius
+        for dx in range(-hx, hx + 1 if dy < 0 else 0):
+            p, q = row + dx, n - 1 - row - dx
+            low = min(template[p], template[q])
+            template[p], template[q] = low, low
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _regularise(template, radius, symmetric, x0, y0, x1, y1):
+    """Make a template symmetric, monotonic and of unit peak in place.
+
+    It is zero beyond the offsets x0 .. x1, y0 .. y1 from the peak. Returns the ring beyond which
+    nothing is left.
+    """
+    size = 2 * radius + 1
     if symmetric:
-        for i in range(n // 2):
-            low = min(template[i], template[n - 1 - i])
-            template[i], template[n - 1 - i] = low, low
-    for i in range(n):
-        template[i] = max(template[i], np.float32(0.0))
-    for r in range(1, radius + 1):
-        for side in range(8 * r):
-            leg, step = side // (2 * r), side % (2 * r)
-            if leg == 0:
-                dx, dy = -r + step, -r
-            elif leg == 1:
-                dx, dy = r, -r + step
-            elif leg == 2:
-                dx, dy = r - step, r
+        hx, hy = min(-x0, x1), min(-y0, y1)
+        for dy in range(y0, y1 + 1):
+            row = (dy + radius) * size + radius
+            if abs(dy) > hy:
+                template[row + x0 : row + x1 + 1] = np.float32(0.0)
             else:
-                dx, dy = -r, r - step
-            p = (dy + radius) * size + dx + radius
-            template[p] = min(template[p], template[_inner(dx, dy, radius)])
-    peak = template[n // 2]
-    if peak > 0.0:
-        for i in range(n):
-            template[i] /= peak
-    else:
-        for i in range(n):
-            template[i] = np.float32(0.0)
-        template[n // 2] = np.float32(1.0)
-    return peak
+                template[row + x0 : row - hx] = np.float32(0.0)
+                template[row + hx + 1 : row + x1 + 1] = np.float32(0.0)
+        x0, y0, x1, y1 = -hx, -hy, hx, hy
+        _symmetrise(template, radius, hx, hy)
+    for dy in range(y0, y1 + 1):
+        row = (dy + radius) * size + radius
+        for dx in range(x0, x1 + 1):
+            template[row + dx] = max(template[row + dx], np.float32(0.0))
+    last = radius
+    for r in range(1, radius + 1):
+        if not _limit_ring(template, radius, r, x0, y0, x1, y1):
+            _clear_beyond(template, radius, r, x0, y0, x1, y1)
+            last = r
+            break
+    centre = (size * size) // 2
+    peak = template[centre]
+    if peak <= 0.0:
+        _clear_beyond(template, radius, -1, x0, y0, x1, y1)
+        template[centre] = np.float32(1.0)
+        return 0
+    for dy in range(max(-last, y0), min(last, y1) + 1):
+        row = (dy + radius) * size + radius
+        for dx in range(max(-last, x0), min(last, x1) + 1):
+            template[row + dx] /= peak
+    return last
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _initial(image, inside, cx, cy, radius, template):
+    ny, nx = image.shape
     size = 2 * radius + 1
-    for j in range(size):
-        for i in range(size):
-            template[j * size + i] = _symmetric(image, inside, cx, cy, i - radius, j - radius)
-    return _regularise(template, radius, False)
+    x0, y0 = -min(radius, cx), -min(radius, cy)
+    x1, y1 = min(radius, nx - 1 - cx), min(radius, ny - 1 - cy)
+    for dy in range(y0, y1 + 1):
+        for dx in range(x0, x1 + 1):
+            p = (dy + radius) * size + dx + radius
+            template[p] = _symmetric(image, inside, cx, cy, dx, dy)
+    return _regularise(template, radius, False, x0, y0, x1, y1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add(template, radius, cx, cy, scale, total):
-    """Total += scale * template where they overlap."""
+def _add(template, radius, support, cx, cy, scale, total):
+    """Total += scale * template within ``support`` of the peak, where they overlap."""
     ny, nx = total.shape
     size = 2 * radius + 1
-    for j in range(max(0, radius - cy), min(size, ny - cy + radius)):
-        for i in range(max(0, radius - cx), min(size, nx - cx + radius)):
-            total[cy - radius + j, cx - radius + i] += scale * template[j * size + i]
+    for v in range(max(0, cy - support), min(ny, cy + support + 1)):
+        row = (v - cy + radius) * size + radius - cx
+        for u in range(max(0, cx - support), min(nx, cx + support + 1)):
+            total[v, u] += scale * template[row + u]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _take_share(image, inside, total, cx, cy, radius, support, spectrum, factor, template, fresh):
+    """Add a child's share of one band, times ``factor``, to its fresh template.
+
+    Returns the products of the template with the share and with itself.
+    """
+    ny, nx = image.shape
+    size = 2 * radius + 1
+    s_td, s_tt = 0.0, 0.0
+    for v in range(max(0, cy - support), min(ny, cy + support + 1)):
+        row = (v - cy + radius) * size + radius - cx
+        for u in range(max(0, cx - support), min(nx, cx + support + 1)):
+            t = template[row + u]
+            m = spectrum * t
+            if m > 0.0 and inside[v, u]:
+                share = image[v, u] * m / total[v, u]
+                s_td += t * share
+                s_tt += t * t
+                fresh[row + u] += factor * share
+    return s_td, s_tt
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _take_rest(image, inside, total, cx, cy, radius, factor, fresh):
+    """Add the pixels that no model covers, times ``factor``, to a fresh template."""
+    ny, nx = image.shape
+    size = 2 * radius + 1
+    for v in range(max(0, cy - radius), min(ny, cy + radius + 1)):
+        row = (v - cy + radius) * size + radius - cx
+        for u in range(max(0, cx - radius), min(nx, cx + radius + 1)):
+            if total[v, u] <= 0.0 and inside[v, u]:
+                fresh[row + u] += factor * image[v, u]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -134,56 +234,49 @@ def factorise(images, weights, white, inside, cx, cy, radii, first, iterations, 
     """
     n_band, ny, nx = images.shape
     n = cx.size
+    support = np.empty(n, np.int64)
     for k in range(n):
         size = 2 * radii[k] + 1
         t = templates[first[k] : first[k] + size * size]
-        _initial(white, inside, cx[k], cy[k], radii[k], t)
+        support[k] = _initial(white, inside, cx[k], cy[k], radii[k], t)
         for b in range(n_band):
             spectra[k, b] = max(images[b, cy[k], cx[k]], np.float32(1e-6))
     total = np.empty((ny, nx), np.float32)
-    fresh = np.empty(templates.size, np.float32)
+    fresh = np.zeros(templates.size, np.float32)
     for _ in range(iterations):
-        fresh[:] = 0.0
         new_spectra = np.zeros((n, n_band), np.float32)
         for b in range(n_band):
             total[:] = 0.0
             for k in range(n):
-                size = 2 * radii[k] + 1
-                t = templates[first[k] : first[k] + size * size]
-                _add(t, radii[k], cx[k], cy[k], spectra[k, b], total)
+                t = templates[first[k] : first[k] + (2 * radii[k] + 1) ** 2]
+                _add(t, radii[k], support[k], cx[k], cy[k], spectra[k, b], total)
             for k in range(n):
-                r, size = radii[k], 2 * radii[k] + 1
-                t = templates[first[k] : first[k] + size * size]
-                f = fresh[first[k] : first[k] + size * size]
-                s = spectra[k, b]
-                s_td, s_tt = 0.0, 0.0
-                for j in range(max(0, r - cy[k]), min(size, ny - cy[k] + r)):
-                    for i in range(max(0, r - cx[k]), min(size, nx - cx[k] + r)):
-                        v, u = cy[k] - r + j, cx[k] - r + i
-                        if not inside[v, u]:
-                            continue
-                        m = s * t[j * size + i]
-                        if k == 0 and total[v, u] <= 0.0:
-                            share = images[b, v, u]
-                        elif m > 0.0:
-                            share = images[b, v, u] * m / total[v, u]
-                        else:
-                            continue
-                        s_td += t[j * size + i] * share
-                        s_tt += t[j * size + i] * t[j * size + i]
-                        f[j * size + i] += weights[b] * s * share
+                r, s = radii[k], spectra[k, b]
+                t = templates[first[k] : first[k] + (2 * r + 1) ** 2]
+                f = fresh[first[k] : first[k] + (2 * r + 1) ** 2]
+                factor = weights[b] * s
+                s_td, s_tt = _take_share(
+                    images[b], inside, total, cx[k], cy[k], r, support[k], s, factor, t, f
+                )
+                if k == 0:
+                    _take_rest(images[b], inside, total, cx[k], cy[k], r, factor, f)
                 if s_tt > 0.0:
                     new_spectra[k, b] = s_td / s_tt
         for k in range(n):
-            size = 2 * radii[k] + 1
+            r, size = radii[k], 2 * radii[k] + 1
             t = templates[first[k] : first[k] + size * size]
             f = fresh[first[k] : first[k] + size * size]
             norm = 0.0
             for b in range(n_band):
                 norm += weights[b] * spectra[k, b] * spectra[k, b]
-            for i in range(size * size):
-                t[i] = f[i] / norm if norm > 0.0 else np.float32(0.0)
-            _regularise(t, radii[k], True)
+            reach = r if k == 0 else support[k]
+            x0, y0 = -min(reach, cx[k]), -min(reach, cy[k])
+            x1, y1 = min(reach, nx - 1 - cx[k]), min(reach, ny - 1 - cy[k])
+            for j in range(r + y0, r + y1 + 1):
+                for i in range(j * size + r + x0, j * size + r + x1 + 1):
+                    t[i] = f[i] / norm if norm > 0.0 else np.float32(0.0)
+                    f[i] = np.float32(0.0)
+            support[k] = _regularise(t, r, True, x0, y0, x1, y1)
             for b in range(n_band):
                 spectra[k, b] = max(new_spectra[k, b], np.float32(1e-6))
 
