@@ -17,12 +17,18 @@ from skymill.campaign.steps import STEPS
 from skymill.data.errors import ConfigError
 from skymill.data.options import check_choice, check_range, option
 from skymill.demo.report import write_report
-from skymill.sims.survey import simulate_survey, survey_preset
+from skymill.sims.survey import SurveyOptions, simulate_survey, survey_preset
 
 __all__ = ["DemoOptions", "run_demo", "write_settings"]
 
 #: Steps that the demonstration leaves out: nothing is to be downloaded or deleted.
 _LEFT_OUT = ("download_raw", "gotta_blast")
+
+
+#: The exposures of every size fill an even number of such patches, and none is nearly empty.
+_PATCH_INNER = 2600
+#: What is simulated around the field that any exposure sees [deg].
+_MARGIN_DEG = 0.028
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class DemoOptions:
         return self.workers or max(1, len(os.sched_getaffinity(0)))
 
 
-def write_settings(folder: Path, options: DemoOptions, survey: Any) -> Path:
+def write_settings(folder: Path, options: DemoOptions, survey: SurveyOptions) -> Path:
     """Write the ``cluster.yaml`` of the simulated field.
 
     Parameters
@@ -79,7 +85,12 @@ def write_settings(folder: Path, options: DemoOptions, survey: Any) -> Path:
         "paths": {"raws": "raws", "refcats": "refcats", "zeros": "calib", "flats": "calib"},
         # A few CCDs, not sixty: every visit counts, and the published cut of ten does not apply.
         "cuts": {"min_detectors": 1, "fwhm_pixel": 6.4, "lensing_fwhm_pixel": 5.5},
-        "skymap": {"radius_deg": 0.31, "tract_overlap_deg": 0.0, "patch_inner": 2200},
+        "skymap": {
+            "radius_deg": _field_radius(survey),
+            "tract_overlap_deg": 0.0,
+            "patch_inner": _PATCH_INNER,
+        },
+        "keep_intermediates": False,
         "sites": {"local": {"workers": options.n_workers}},
     }
     path = folder / "cluster.yaml"
@@ -88,6 +99,12 @@ def write_settings(folder: Path, options: DemoOptions, survey: Any) -> Path:
     partial.write_text(text)
     partial.replace(path)
     return path
+
+
+def _field_radius(survey: SurveyOptions) -> float:
+    """Half width of what the exposures see [deg]."""
+    sky = survey.scene_options()
+    return round(max(sky.half_width, sky.half_height) - _MARGIN_DEG, 4)
 
 
 def run_demo(
