@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from skymill.data.errors import MissingInputError
 from skymill.engine.report import write_json
 from skymill.engine.sites import LocalSite, SlurmSite
 
-__all__ = ["ACTIONS", "GOTTA_BLAST_TYPES", "find_raws", "input_files"]
+__all__ = ["ACTIONS", "GOTTA_BLAST_TYPES", "delete_types", "find_raws", "input_files"]
 
 #: Intermediate dataset types that the clean-up deletes. Calibrated images stay.
 GOTTA_BLAST_TYPES = (
@@ -344,8 +344,30 @@ def delete_intermediates(cluster: Cluster) -> int:
                 raise CommandError(
                     f"nothing is deleted: there is no {name} yet; finish the steps before"
                 )
+    return delete_types(cluster, GOTTA_BLAST_TYPES)
+
+
+def delete_types(cluster: Cluster, names: Sequence[str]) -> int:
+    """Delete the files of some dataset types; the registry remembers that they existed.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The settings.
+    names : sequence of str
+        Dataset types.
+
+    Returns
+    -------
+    int
+        Number of deleted datasets.
+    """
+    from lsst.daf.butler import Butler, MissingDatasetTypeError
+
+    with Butler.from_config(cluster.repo_path, writeable=True) as butler:
+        chains = [c for c in butler.collections.query("DECam/processing/*") if "/" in c]
         refs = []
-        for name in GOTTA_BLAST_TYPES:
+        for name in names:
             try:
                 refs += butler.query_datasets(
                     name, collections=chains, find_first=False, limit=None, explain=False

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from skymill.campaign.actions import ACTIONS
+from skymill.campaign.actions import ACTIONS, delete_types
 from skymill.campaign.calibrations import Switches, choose_switches
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.commands import Command, perform
@@ -369,6 +369,9 @@ class Campaign:
             self._publish(step, bands)
         self._note_reports(step, reports, signatures, start)
         self._raise_failures(step, reports, keep_going=keep_going)
+        if step.disposable and not self.cluster.keep_intermediates:
+            n_deleted = delete_types(self.cluster, step.disposable)
+            self.say(f"{step.name}: {n_deleted} intermediate datasets deleted")
 
     def _publish(self, step: Step, bands: Sequence[str]) -> None:
         """Files for people, before the step counts as done."""

@@ -128,6 +128,10 @@ class Cluster(_Model):
         default=None,
         description="PostgreSQL registry (postgresql://...); SQLite in the repository if absent.",
     )
+    keep_intermediates: bool = Field(
+        default=True,
+        description="Keep detrended frames and warps; false deletes them after each step.",
+    )
     repo: Path = Field(default=Path("repo/repo"), description="Butler repository.")
     pipeline: str | None = Field(default=None, description="Pipeline; DRP-LoVoCCS.yaml by default.")
     instrument: Literal["DECam"] = Field(default="DECam", description="Camera.")

@@ -74,6 +74,7 @@ class Step:
     of `skymill.campaign.actions`, or neither: then it is ``absent``, and the text says since when
     it will be there. ``after`` are the steps whose products it reads beside its collections.
     ``reuse``: new input only adds quanta. ``tolerant``: some failed quanta do not stop the rest.
+    ``disposable``: dataset types that no later step reads.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Step:
     absent: str = ""
     reuse: bool = False
     tolerant: bool = False
+    disposable: tuple[str, ...] = ()
 
 
 def _later(
@@ -164,6 +166,7 @@ STEPS: tuple[Step, ...] = (
         per_band=True,
         reuse=True,
         tolerant=True,
+        disposable=("overscanRaw", "postISRCCD", "icExp"),
         after=("ingest_data", "make_calibrations"),
         runs=(
             PipelineRun(
@@ -282,6 +285,7 @@ STEPS: tuple[Step, ...] = (
         name="coadd_3a",
         number="12",
         doc="Warps, artifact-rejecting stacks, detection and deblending.",
+        disposable=("deepCoadd_directWarp", "deepCoadd_psfMatchedWarp"),
         runs=(
             PipelineRun(
                 subset="step3a",
@@ -322,6 +326,7 @@ STEPS: tuple[Step, ...] = (
         name="coadd_3d",
         number="15",
         doc="Sky correction and sky-corrected stacks.",
+        disposable=("deepCoadd_directWarp", "deepCoadd_psfMatchedWarp"),
         runs=(
             PipelineRun(
                 subset="step3d",
