@@ -50,13 +50,16 @@ def _filter_separable(image, taps, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def matched_filter(image, variance, mask, exclude, repaired, taps, smooth, noise):
-    """Smoothed image and the standard deviation of each of its pixels.
+def matched_filter(image, variance, mask, exclude, repaired, taps, smooth, noise, cover):
+    """Smoothed image, the standard deviation of each of its pixels, and their cover.
 
     Pixels with a bit of ``exclude`` and none of ``repaired``, and those that are not finite,
-    have no weight. ``noise`` is zero where no pixel lies under the kernel.
+    have no weight. ``cover`` is the share of the kernel that lies on pixels with a weight.
+    ``noise`` is zero at pixels without a weight where that is less than one half: beyond the edge
+    of the data the kernel sees the tails of sources and no sky.
     """
     ny, nx = image.shape
+    known = np.ones((ny, nx), np.float32)
     clean = np.empty((ny, nx), np.float32)
     clean_variance = np.empty((ny, nx), np.float32)
     for y in range(ny):
@@ -67,14 +70,17 @@ def matched_filter(image, variance, mask, exclude, repaired, taps, smooth, noise
             if bad or not np.isfinite(v) or not np.isfinite(s) or s <= 0.0:
                 clean[y, x] = 0.0
                 clean_variance[y, x] = 0.0
+                known[y, x] = 0.0
             else:
                 clean[y, x] = v
                 clean_variance[y, x] = s
     _filter_separable(clean, taps, smooth)
     _filter_separable(clean_variance, taps * taps, noise)
+    _filter_separable(known, taps, cover)
     for y in range(ny):
         for x in range(nx):
-            noise[y, x] = math.sqrt(max(noise[y, x], np.float32(0.0)))
+            blind = known[y, x] == 0.0 and cover[y, x] < 0.5
+            noise[y, x] = 0.0 if blind else math.sqrt(max(noise[y, x], np.float32(0.0)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -170,11 +170,11 @@ def detect_sources(
             image, mask, options=BackgroundOptions(box=options.local_background_box)
         )
         image = image - local.evaluate()
-    smooth, noise = _smooth(image, variance, mask, psf_sigma, options.kernel_width)
+    smooth, noise, cover = _smooth(image, variance, mask, psf_sigma, options.kernel_width)
     factor, offset = 1.0, 0.0
     if options.dynamic:
         factor, offset = _measure_noise(smooth, noise, psf_sigma, options)
-        smooth -= np.float32(offset)
+        smooth -= np.float32(offset) * cover
     threshold = options.threshold * factor
     out = _empty(image.shape, psf_sigma, threshold, factor, offset)
     radius = options.grow * psf_sigma
@@ -256,12 +256,12 @@ def _smooth(
     mask: NDArray[np.int32],
     psf_sigma: float,
     kernel_width: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Smoothed image and its standard deviation (zero where nothing is known)."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Smoothed image, its standard deviation (zero where too little is known), and its cover."""
     half = max(1, int(np.ceil(kernel_width * psf_sigma)))
     taps = np.exp(-0.5 * (np.arange(-half, half + 1) / psf_sigma) ** 2)
     taps /= taps.sum()
-    smooth, noise = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
+    smooth, noise, cover = (np.empty(image.shape, np.float32) for _ in range(3))
     matched_filter(
         np.ascontiguousarray(image, np.float32),
         np.ascontiguousarray(variance, np.float32),
@@ -271,8 +271,9 @@ def _smooth(
         taps.astype(np.float32),
         smooth,
         noise,
+        cover,
     )
-    return smooth, noise
+    return smooth, noise, cover
 
 
 def _measure_noise(

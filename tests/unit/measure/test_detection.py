@@ -25,7 +25,7 @@ def test_smoothing_equals_scipy_and_leaves_out_bad_pixels():
     mask[10:12, 20:30] = MaskPlane.BAD
     mask[30, 30] = MaskPlane.CR | MaskPlane.INTRP
     image[40, 40] = np.nan
-    smooth, noise = _smooth(image, variance, mask, 1.8, 3.5)
+    smooth, noise, cover = _smooth(image, variance, mask, 1.8, 3.5)
     half = 7
     k = np.exp(-0.5 * (np.arange(-half, half + 1) / 1.8) ** 2)
     k /= k.sum()
@@ -39,6 +39,7 @@ def test_smoothing_equals_scipy_and_leaves_out_bad_pixels():
     # float32 sums of 15 x 15 terms.
     np.testing.assert_allclose(smooth, both(image, k), atol=2e-6)
     np.testing.assert_allclose(noise, np.sqrt(both(variance, k**2)), rtol=1e-5)
+    np.testing.assert_allclose(cover, both(np.ones_like(image), k), atol=1e-6)
 
 
 def test_noise_alone_gives_the_rate_of_a_gaussian():
@@ -158,6 +159,28 @@ def test_a_saturated_star_is_one_source_and_blank_pixels_are_none():
     assert len(found) == 1
     mask[:] = MaskPlane.NO_DATA
     assert len(detect_sources(image, variance, mask, psf_sigma=2.0)) == 0
+
+
+def test_nothing_is_found_beyond_the_edge_of_the_data():
+    rng = np.random.default_rng(13)
+    image, variance, mask = noisy(rng, (300, 300))
+    image -= 0.3
+    mask[:, :60] = mask[:, 250:] = mask[:50] = mask[260:] = MaskPlane.NO_DATA
+    image[mask > 0], variance[mask > 0] = 0.0, 0.0
+    for x, y in ((61.0, 150.0), (248.0, 52.0), (150.0, 150.0)):
+        add_gaussian(image, x, y, 400.0, 2.0)
+    image[mask > 0] = 0.0
+    found = detect_sources(
+        image.astype(np.float32),
+        variance,
+        mask,
+        psf_sigma=2.0,
+        options=DetectionOptions(dynamic=True),
+    )
+    assert found.offset == pytest.approx(-0.3, abs=0.05)
+    assert len(found) == 3
+    ix, iy = np.rint(found.x).astype(int), np.rint(found.y).astype(int)
+    assert (mask[iy, ix] == 0).all()
 
 
 def test_sky_positions_are_free():
