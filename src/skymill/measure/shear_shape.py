@@ -140,7 +140,8 @@ def _measure(
     if shape.error_message or shape.correction_status != 0:
         return int(MeasureFlag.NOT_CONVERGED)
     out.e1[k], out.e2[k] = shape.corrected_e1, shape.corrected_e2
-    out.sigma_e[k] = shape.corrected_shape_err
+    # GalSim gives the error of a shear, half of that of a distortion.
+    out.sigma_e[k] = 2.0 * shape.corrected_shape_err
     out.resolution[k] = shape.resolution_factor
     if not np.isfinite(out.e1[k]) or not np.isfinite(out.e2[k]):
         return int(MeasureFlag.NOT_CONVERGED)

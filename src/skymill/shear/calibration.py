@@ -29,14 +29,16 @@ class CalibrateShearOptions:
     """Method, cuts and biases of the shear calibration; every cut has two sides."""
 
     method: str = option(
-        "hsc",
-        "hsc (tables of HSC-Y1), responsivity (from the shapes themselves) or naive (constants)",
+        "responsivity",
+        "responsivity (from the shapes themselves), hsc (tables of HSC-Y1) or naive (constants)",
     )
     band: str = option("r", "Band of the shapes")
     min_mag: float = option(17.0, "Brightest galaxy", unit="mag")
     max_mag: float = option(26.0, "Faintest galaxy", unit="mag")
     min_snr: float = option(5.0, "Least signal to noise of the model flux")
-    max_distortion: float = option(4.0, "Largest modulus of the distortion (exclusive)")
+    max_distortion: float = option(
+        2.0, "Largest modulus of the distortion (exclusive; published: 4)"
+    )
     min_resolution: float = option(0.3, "Least resolution R2")
     max_sigma_e: float = option(0.4, "Largest error of one component of the distortion")
     max_blendedness: float = option(0.42, "Largest blendedness")
@@ -48,12 +50,13 @@ class CalibrateShearOptions:
     allow_outside: bool = option(
         False, "hsc: use galaxies outside of the calibrated range, with the nearest values"
     )
-    bias_offset: float = option(0.0, "responsivity: multiplicative bias m at any signal to noise")
-    bias_slope: float = option(
-        0.0, "responsivity: m added at S/N 20 and R2 0.5, times (S/N/20)^p (R2/0.5)^q"
+    e_rms_min_snr: float = option(
+        30.0, "responsivity: e_rms is measured on galaxies with at least this signal to noise"
     )
-    bias_snr_power: float = option(-1.23, "responsivity: the power p")
-    bias_resolution_power: float = option(1.76, "responsivity: the power q")
+    bias_offset: float = option(0.0, "responsivity: multiplicative bias m without noise")
+    bias_noise: float = option(
+        -0.7, "responsivity: m added for each unit of sigma_e^2, the noise bias; 0 for none"
+    )
 
     def __post_init__(self) -> None:
         check_choice(self, "method", ("hsc", "responsivity", "naive"))
@@ -70,7 +73,9 @@ class CalibrateShearOptions:
         check_range(self, "min_odds", low=0.0, high=1.0)
         check_range(self, "max_mod_chi2", low=0.0)
         check_range(self, "max_shear", low=0.0, low_open=True)
+        check_range(self, "e_rms_min_snr", low=0.0)
         check_range(self, "bias_offset", low=-0.9, high=0.9)
+        check_range(self, "bias_noise", low=-5.0, high=5.0)
 
 
 @dataclass
@@ -177,22 +182,39 @@ def _calibration(
     if options.method == "naive":
         e_rms = np.full(n, _NAIVE_E_RMS)
         return e_rms, 1.0 / e_rms**2, np.zeros(n), np.zeros(n), inside
-    measured = 0.5 * np.mean(shapes.e1[use] ** 2 + shapes.e2[use] ** 2)
-    noise = np.mean(shapes.sigma_e[use] ** 2)
-    variance = measured - noise
-    if not variance > 0.01:
+    intrinsic, noise_factor = _dispersions(shapes, use, options.e_rms_min_snr)
+    e_rms = np.full(n, np.sqrt(intrinsic))
+    with np.errstate(invalid="ignore"):
+        weight = 1.0 / (intrinsic + noise_factor * shapes.sigma_e**2)
+        m = options.bias_offset + options.bias_noise * shapes.sigma_e**2
+    return e_rms, weight, m, np.zeros(n), inside
+
+
+_FEWEST_BRIGHT = 100
+
+
+def _dispersions(shapes: _Shapes, use: BoolArray, bright_snr: float) -> tuple[float, float]:
+    """Variance of one component of the intrinsic distortion; true over given error variance.
+
+    The first is measured on bright galaxies, where the errors hardly matter. The second makes the
+    scatter of the faint ones what it is: errors of the deconvolved shapes of faint galaxies are
+    larger than first order says, and without it they would get too much weight.
+    """
+    square, error2 = 0.5 * (shapes.e1**2 + shapes.e2**2), shapes.sigma_e**2
+    bright = use & (shapes.snr >= bright_snr)
+    if bright.sum() < _FEWEST_BRIGHT:
+        bright = use
+    measured, noise = float(np.mean(square[bright])), float(np.mean(error2[bright]))
+    intrinsic = measured - noise
+    if not intrinsic > 0.01:
         raise DataError(
             f"the shapes scatter by {measured:.4f} (variance of one component), not more than "
             f"their errors of {noise:.4f}: the responsivity cannot be measured; check sigmae"
         )
-    e_rms = np.full(n, np.sqrt(variance))
-    with np.errstate(invalid="ignore"):
-        weight = 1.0 / (variance + shapes.sigma_e**2)
-        m = options.bias_offset + options.bias_slope * (
-            (shapes.snr / 20.0) ** options.bias_snr_power
-            * (np.maximum(shapes.resolution, 0.0) / 0.5) ** options.bias_resolution_power
-        )
-    return e_rms, weight, m, np.zeros(n), inside
+    weight = 1.0 / (intrinsic + error2[use]) ** 2
+    total = float(np.sum(weight * error2[use] ** 2))
+    excess = float(np.sum(weight * error2[use] * (square[use] - intrinsic)))
+    return intrinsic, max(excess / total, 1.0) if total > 0 else 1.0
 
 
 def calibrate_shears(

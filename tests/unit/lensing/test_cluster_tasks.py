@@ -151,7 +151,9 @@ def products(field):
     out = {"export": ExportCatalogTask().run(objects).outputCatalog}
     out["classified"] = SeparateStarsTask().run(out["export"]).outputCatalog
     out["dereddened"] = DereddenCatalogTask().run(out["classified"]).outputCatalog
-    result = FitZeroPointsTask().run(out["dereddened"], [reference])
+    config = FitZeroPointsTask.ConfigClass()
+    config.applyColorTerms = False  # the reference has the magnitudes of the camera
+    result = FitZeroPointsTask(config=config).run(out["dereddened"], [reference])
     out["calibrated"], out["zero_points"] = result.outputCatalog, result.zeroPoints
     out["photoz"] = PhotoZTask().run(out["calibrated"]).outputCatalog
     config = CalibrateShearTask.ConfigClass()

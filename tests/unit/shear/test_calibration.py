@@ -1,8 +1,9 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import Table, vstack
 
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.flags import ShearFlag
@@ -51,11 +52,28 @@ def test_constant_shear_comes_back_in_sky_axes():
 
 def test_bias_by_option_is_divided_out():
     catalogue = make_catalogue()
-    plain = calibrate_shears(catalogue, options=CalibrateShearOptions(method="responsivity"))
-    with_m = calibrate_shears(
-        catalogue, options=CalibrateShearOptions(method="responsivity", bias_offset=-0.1)
-    )
+    options = CalibrateShearOptions(method="responsivity", bias_noise=0.0)
+    plain = calibrate_shears(catalogue, options=options)
+    with_m = calibrate_shears(catalogue, options=dataclasses.replace(options, bias_offset=-0.1))
     assert np.allclose(with_m["g1"], plain["g1"] / 0.9)
+    noisy = calibrate_shears(catalogue, options=dataclasses.replace(options, bias_noise=-2.0))
+    # Every error is 0.1.
+    assert np.allclose(noisy["g1"], plain["g1"] / 0.98)
+
+
+def test_responsivity_and_weights_know_underestimated_errors():
+    bright, faint = make_catalogue(20000, noise=0.02), make_catalogue(20000, noise=0.3, seed=2)
+    bright["r_cmodel_magerr"], faint["r_cmodel_magerr"] = 0.01, 0.1
+    faint["sigmae"] = 0.2  # 1.5 times too small
+    table = calibrate_shears(vstack([bright, faint]), options=CalibrateShearOptions())
+    intrinsic = table["e_rms"][0] ** 2
+    # Rayleigh with sigma 0.3, cut at 0.95, and a shear of 0.06 on top: a few per cent.
+    assert intrinsic == pytest.approx(0.09, rel=0.1)
+    use = np.asarray(table["use"])
+    weight = np.asarray(table["weight"])
+    ratio = weight[use][-1] / weight[use][0]
+    # 40000 squares have an error of 0.7 %; the intrinsic variance bears the 10 % from above.
+    assert ratio == pytest.approx((intrinsic + 0.0009) / (intrinsic + 0.09), rel=0.05)
 
 
 def test_hsc_follows_its_formula():
