@@ -81,7 +81,7 @@ def find_community_images(folder: str | Path) -> list[Path]:
     Parameters
     ----------
     folder : path
-        Searched with all its subfolders.
+        Its subfolder ``images`` is searched, or itself where it has none, to any depth.
 
     Returns
     -------
@@ -96,7 +96,8 @@ def find_community_images(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise MissingInputError(f"there is no folder {folder}")
-    found = sorted(p.absolute() for p in root.rglob("*") if is_community_image(p) and p.is_file())
+    place = root / "images" if (root / "images").is_dir() else root
+    found = sorted(p.absolute() for p in place.rglob("*") if is_community_image(p) and p.is_file())
     if not found:
         raise MissingInputError(
             f"{folder} holds no image of the DECam Community Pipeline (c4d_*_ooi_*.fits[.fz])"

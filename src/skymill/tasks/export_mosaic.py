@@ -152,19 +152,27 @@ class ExportMosaicTask(PipelineTask):
         Returns
         -------
         bytes
-            A PNG file. A missing band is replaced by the nearest one that exists; where an image
-            has no pixels the others fill in, so that the picture is grey there.
+            A PNG file. A missing band is replaced by the nearest one that exists, so that g, r
+            and z show as blue, green and red; where an image has no pixels the others fill in, so
+            that the picture is grey there.
         """
-        order = [b for b in "ugrizYy" if b in images] or sorted(images)
-        rank = {b: k for k, b in enumerate("ugrizYy")}
-        bands = tuple(
-            want
-            if want in images
-            else min(order, key=lambda b: abs(rank.get(b, 9) - rank.get(want, 9)))
-            for want in self.config.colorBands
-        )
+        bands = _choose_bands(tuple(self.config.colorBands), tuple(images))
         crop = data_rectangle([images[b] for b in bands])
         red, green, blue = (images[b][crop] for b in bands)
         options = to_options(self.config.picture, PictureOptions)
-        named = (bands[0], bands[1], bands[2])
-        return encode_png(color_rgb(red, green, blue, bands=named, options=options))
+        return encode_png(color_rgb(red, green, blue, bands=bands, options=options))
+
+
+def _choose_bands(wanted: tuple[str, ...], present: tuple[str, ...]) -> tuple[str, str, str]:
+    """Bands of the three channels; for a missing one the nearest, if possible an unused one."""
+    rank = {b: k for k, b in enumerate("ugrizYy")}
+    order = sorted(present, key=lambda b: (rank.get(b, 9), b))
+    chosen = [b if b in present else "" for b in wanted]
+    for k, want in enumerate(wanted):
+        if not chosen[k]:
+            free = [b for b in order if b not in chosen] or order
+            chosen[k] = min(free, key=lambda b: abs(rank.get(b, 9) - rank.get(want, 9)))
+    if chosen != list(wanted) and len(set(chosen)) == 3:
+        # Three other bands: the reddest is red, the bluest blue.
+        chosen = sorted(chosen, key=lambda b: -rank.get(b, 9))
+    return chosen[0], chosen[1], chosen[2]

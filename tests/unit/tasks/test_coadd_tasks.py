@@ -14,7 +14,7 @@ from skymill.data.tables import load_schema
 from skymill.instruments.camera import Camera, Detector
 from skymill.measure.background import Background, BackgroundList
 from skymill.tasks.assemble_coadd import AssembleCoaddTask
-from skymill.tasks.export_mosaic import ExportMosaicTask
+from skymill.tasks.export_mosaic import ExportMosaicTask, _choose_bands
 from skymill.tasks.make_warp import MakeWarpTask
 from skymill.tasks.sky_corr import SkyCorrTask
 
@@ -202,3 +202,17 @@ def test_masks_of_the_coadd_are_known_planes():
     mask = stack(3, np.random.default_rng(9)).coaddExposure.planes.mask
     known = int(np.bitwise_or.reduce([int(p) for p in MaskPlane]))
     assert (mask & ~known == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (("g", "r", "z"), ("z", "r", "g")),
+        (("g", "r", "i", "z"), ("i", "r", "g")),
+        (("r", "i"), ("i", "r", "r")),
+        (("u", "g", "r"), ("r", "g", "u")),
+        (("r",), ("r", "r", "r")),
+    ],
+)
+def test_missing_bands_of_a_picture_are_replaced_in_order_of_wavelength(present, expected):
+    assert _choose_bands(("i", "r", "g"), present) == expected

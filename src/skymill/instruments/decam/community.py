@@ -44,7 +44,7 @@ __all__ = ["CommunityFile", "community_mask", "is_community_image", "read_header
 
 Float32Array = NDArray[np.float32]
 
-_IMAGE_NAME = re.compile(r"(^c4d_.*_oo)i(_.*\.fits(\.fz|\.gz)?$)")
+_IMAGE_NAME = re.compile(r"(^c4d_.*_oo)i(_.*(?<!-psfex)(?<!-splinesky)\.fits(\.fz|\.gz)?$)")
 
 #: Data quality since version 3.5 of the pipeline: one code each pixel.
 CODES: dict[int, MaskPlane] = {
