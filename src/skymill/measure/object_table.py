@@ -44,6 +44,7 @@ def finish_measurement(
     in_tract: NDArray[np.bool_] | None = None,
     n_image: NDArray[np.integer] | None = None,
     box: Box | None = None,
+    psf_flags: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
 ) -> Table:
     """Add identity, sky position and origin to a table of `measure_objects`.
 
@@ -65,6 +66,8 @@ def finish_measurement(
         Number of exposures in each pixel of ``box``.
     box : Box, optional
         Pixels of the patch in the tract.
+    psf_flags : two (n,) bool, optional
+        Whether each source was used for the PSF model of an exposure, and kept out to test one.
 
     Returns
     -------
@@ -96,7 +99,8 @@ def finish_measurement(
         iy = np.clip(np.floor(y + 0.5).astype(int) - box.y0, 0, ny - 1)
         count = n_image[iy, ix].astype(np.int32)
     out["inputCount"] = count
-    out["calib_psf_used"] = np.zeros(n, bool)
+    used, reserved = psf_flags or (np.zeros(n, bool), np.zeros(n, bool))
+    out["calib_psf_used"], out["calib_psf_reserved"] = used, reserved
     return load_schema("deepCoadd_meas").apply(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from lsst.pipe.base import (
 )
 from lsst.pipe.base import connectionTypes as cT
 
+from skymill.calibrate.star_flags import psf_star_flags
 from skymill.coadd.skymap import Tract
 from skymill.data.images import Coadd
 from skymill.measure.aperture import ApertureOptions
@@ -63,6 +65,15 @@ class MeasureConnections(
         storageClass="SkymillSkyMap",
         dimensions=("skymap",),
     )
+    finalizedStars = cT.Input(
+        doc="Stars of the PSF models of the visits of the band.",
+        name="finalized_src_table",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "visit"),
+        multiple=True,
+        minimum=0,
+        deferGraphConstraint=True,
+    )
     outputSources = cT.Output(
         doc="Measurements.",
         name="{outputCoaddName}Coadd_meas",
@@ -105,6 +116,7 @@ class MeasureTask(PipelineTask):
         deblendedCatalog: Table,
         scarletModelData: Table,
         tract: Tract | None = None,
+        finalizedStars: Sequence[Table] = (),
         **_: Any,
     ) -> Struct:
         """Measure one band of a patch.
@@ -117,6 +129,8 @@ class MeasureTask(PipelineTask):
             Sources and their templates.
         tract : Tract, optional
             Decides which sources belong to the tract; all do if omitted.
+        finalizedStars : sequence of Table
+            Stars of the PSF models of the visits.
 
         Returns
         -------
@@ -147,6 +161,7 @@ class MeasureTask(PipelineTask):
             in_tract=None if tract is None else tract.is_primary(ra=ra, dec=dec),
             n_image=exposure.n_image,
             box=exposure.box,
+            psf_flags=psf_star_flags(ra, dec, finalizedStars),
         )
         return Struct(outputSources=measured)
 
