@@ -487,7 +487,15 @@ def _galaxy(
         exp_shape=fits["exp"].shape,
         dev_shape=fits["dev"].shape,
     )
-    out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err
+    # The shapes are those of the two fits: their uncertainty widens the error as it does there.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inflation = [
+            np.where(fit.fixed_err > 0, (fit.flux_err / fit.fixed_err) ** 2, 1.0)
+            for fit in fits.values()
+        ]
+    share = composite.fraction
+    factor = np.sqrt((1.0 - share) * inflation[0] + share * inflation[1])
+    out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err * factor
     out["fracDev"] = composite.fraction
     out["cModelFlux_flags"] = composite.flags | fits["exp"].flags | fits["dev"].flags
 

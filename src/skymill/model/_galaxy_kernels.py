@@ -324,6 +324,55 @@ def _flux_error(out, weight, variance, sx, sy, half, norm):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _free_flux_error(out, weight, variance, sx, sy, half, p, flux, sigma2, matrix, vector):
+    """Error of the flux when the shape is fitted too, for the given variance.
+
+    Linear error propagation through the minimum: the flux moves by the first row of the inverse
+    normal matrix (of flux and p, prior included) times the derivatives of the model. ``out`` holds
+    the model and its derivatives by M. Not finite where the normal matrix is singular.
+    """
+    n = 2 * half + 1
+    ea, b, ec = math.exp(p[0]), p[1], math.exp(p[2])
+    jac = np.zeros((3, 3))
+    jac[0, 0], jac[2, 0] = 2.0 * ea * ea, ea * b
+    jac[2, 1], jac[1, 1] = ea, 2.0 * b
+    jac[1, 2] = 2.0 * ec * ec
+    gradient, hessian = np.zeros(3), np.zeros(3)
+    _penalty(p, flux, 1.0, gradient, hessian)
+    # Columns of the design as mixtures of the four planes.
+    mix = np.zeros((4, 4))
+    mix[0, 0] = 1.0
+    for i in range(3):
+        for m in range(3):
+            mix[i + 1, m + 1] = flux * jac[m, i]
+    _sums(out, weight, weight, 4, matrix, vector)
+    normal, row = np.zeros((4, 4)), np.zeros(4)
+    for i in range(4):
+        for j in range(4):
+            for k in range(4):
+                for m in range(4):
+                    normal[i, j] += mix[i, k] * mix[j, m] * matrix[k, m] / sigma2
+    for i in range(3):
+        normal[i + 1, i + 1] += hessian[i]
+    row[0] = 1.0
+    if not _solve(normal, row, 4):
+        return np.nan
+    share = np.zeros(4)
+    for k in range(4):
+        for i in range(4):
+            share[k] += row[i] * mix[i, k] / sigma2
+    total = 0.0
+    for j in range(n):
+        for i in range(n):
+            if weight[j, i] > 0.0:
+                response = 0.0
+                for k in range(4):
+                    response += share[k] * out[k, j, i]
+                total += response * response * variance[sy - half + j, sx - half + i]
+    return math.sqrt(total)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def fit_galaxies(
     sheet,
     variance,
@@ -342,21 +391,21 @@ def fit_galaxies(
     high,
     flux,
     flux_err,
+    fixed_err,
     shape,
     chi2,
     iterations,
     flags,
 ):
     """Fit one profile to each source; ``shape`` receives M (xx, yy, xy)."""
-    largest = 1
-    for k in range(x.size):
-        largest = max(largest, 2 * half[k] + 1)
+    matrix, vector = np.empty((4, 4)), np.empty(4)
     for k in range(x.size):
         n = 2 * half[k] + 1
         data, weight = np.empty((n, n), np.float32), np.empty((n, n), np.float32)
         out = np.empty((4, n, n), np.float32)
         sx, sy = math.floor(x[k] + 0.5), math.floor(y[k] + 0.5)
-        flux[k], flux_err[k], chi2[k], iterations[k] = np.nan, np.nan, np.nan, 0
+        flux[k], flux_err[k], fixed_err[k] = np.nan, np.nan, np.nan
+        chi2[k], iterations[k] = np.nan, 0
         shape[k, :] = np.nan
         count, sigma2, f = _cut(sheet, variance, good, sx, sy, half[k], data, weight)
         if count < 10 or node[k] < 0:
@@ -370,9 +419,7 @@ def fit_galaxies(
         )
         a, b, c = math.exp(p[0]), p[1], math.exp(p[2])
         shape[k, 0], shape[k, 1], shape[k, 2] = a * a, b * b + c * c, a * b
-        _render(
-            shape[k, 0], shape[k, 1], shape[k, 2], amps, variances, amp, cov, x0, y0, out, False
-        )
+        _render(shape[k, 0], shape[k, 1], shape[k, 2], amps, variances, amp, cov, x0, y0, out, True)
         norm = 0.0
         for j in range(n):
             norm += _dot3(weight[j], out[0, j], out[0, j])
@@ -380,7 +427,12 @@ def fit_galaxies(
             flags[k] = f | _NO_DATA
             continue
         flux[k] = value / psf_scale[node[k]]
-        flux_err[k] = _flux_error(out, weight, variance, sx, sy, half[k], norm) / psf_scale[node[k]]
+        fixed = _flux_error(out, weight, variance, sx, sy, half[k], norm)
+        free = _free_flux_error(
+            out, weight, variance, sx, sy, half[k], p, value, sigma2, matrix, vector
+        )
+        fixed_err[k] = fixed / psf_scale[node[k]]
+        flux_err[k] = (max(free, fixed) if np.isfinite(free) else fixed) / psf_scale[node[k]]
         chi2[k], iterations[k] = objective, n_eval
         flags[k] = f | g
 

@@ -88,7 +88,9 @@ class GalaxyFit:
     Parameters
     ----------
     flux, flux_err : (n,) float64 [image unit]
-        Total flux and its error at fixed shape.
+        Total flux and its error, the shape being fitted as well.
+    fixed_err : (n,) float64 [image unit]
+        Error of the flux if the shape were known.
     shape : (n, 3) float64 [pixel2]
         Covariance-like matrix xx, yy, xy of the profile before the PSF: the half-light ellipse.
     chi2 : (n,) float64
@@ -101,6 +103,7 @@ class GalaxyFit:
 
     flux: Float64Array
     flux_err: Float64Array
+    fixed_err: Float64Array
     shape: Float64Array
     chi2: Float64Array
     iterations: IntArray
@@ -233,6 +236,7 @@ def fit_profile(
     out = GalaxyFit(
         flux=np.empty(n),
         flux_err=np.empty(n),
+        fixed_err=np.empty(n),
         shape=np.empty((n, 3)),
         chi2=np.empty(n),
         iterations=np.empty(n, np.int64),
@@ -256,6 +260,7 @@ def fit_profile(
         np.log(options.max_radius),
         out.flux,
         out.flux_err,
+        out.fixed_err,
         out.shape,
         out.chi2,
         out.iterations,

@@ -168,6 +168,18 @@ def test_errors_have_unit_pulls():
     assert (fit.flags & MeasureFlag.NOT_CONVERGED == 0).all()
 
 
+@pytest.mark.parametrize(("profile", "noise"), [(EXP, 3.0), (EXP, 10.0), (DEV, 3.0)])
+def test_errors_of_free_fits_have_unit_pulls(profile, noise):
+    kind = galsim.Exponential if profile is EXP else galsim.DeVaucouleurs
+    galaxy = kind(half_light_radius=2.5, flux=3000.0).shear(g1=0.2, g2=0.1)
+    image, variance, x, y, psf = sheet([galaxy] * 200, size=61, noise=noise)
+    fit, _, _, _ = run(image, variance, x, y, psf, profile, half=28)
+    pull = (fit.flux - np.median(fit.flux)) / fit.flux_err
+    # 200 pulls: 5 %; the prior on the shape narrows faint ones a little.
+    assert 0.8 < 1.4826 * np.median(np.abs(pull - np.median(pull))) < 1.25
+    assert (fit.flux_err > 1.2 * fit.fixed_err).mean() > 0.9
+
+
 def test_nothing_to_fit():
     image, variance, x, y, psf = sheet([galsim.Exponential(half_light_radius=2.0)])
     mix = psf_mixtures(psf, x=x, y=y)
