@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -13,7 +15,7 @@ import numpy as np
 import yaml
 
 from skymill.campaign.cluster import Cluster
-from skymill.campaign.commands import Command, CommandError
+from skymill.campaign.commands import Command, CommandError, perform
 from skymill.data.errors import MissingInputError
 from skymill.engine.report import write_json
 from skymill.engine.sites import LocalSite, SlurmSite
@@ -38,7 +40,7 @@ _SUFFIXES = (".fits", ".fits.fz", ".fits.gz", ".fz")
 
 
 def find_raws(folder: Path) -> list[Path]:
-    """Raw files below a folder.
+    """Raw files below a folder, without those that were moved aside as corrupt.
 
     Parameters
     ----------
@@ -52,7 +54,13 @@ def find_raws(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.rglob("*") if p.name.endswith(_SUFFIXES) and p.is_file())
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.name.endswith(_SUFFIXES)
+        and p.is_file()
+        and "corrupt_raws" not in p.relative_to(folder).parts
+    )
 
 
 def input_files(cluster: Cluster, step: str) -> list[Path]:
@@ -236,19 +244,44 @@ def _ingest_data(cluster: Cluster, band: str) -> list[Command]:
         words = ("butler", "import-calibrations", repo, str(cluster.path(paths.calibs)))
         commands.append(Command(words=words, note="calibrations shared by many clusters"))
     refcats = cluster.path(paths.refcats)
-    for name in _needed_refcats(cluster):
+    for name, columns in _needed_refcats(cluster).items():
         source = _find_refcat(refcats, name)
-        commands.append(
-            Command(words=("butler", "ingest-refcat", repo, name, str(source)), note="to refcats")
-        )
+        plain = Command(words=("butler", "ingest-refcat", repo, name, str(source)))
+        call = functools.partial(_ingest_refcat, plain, repo, name, columns)
+        commands.append(dataclasses.replace(plain, call=call, note="to refcats"))
     commands.append(Command(words=("butler", "ingest-raws", repo, raws, "--transfer", "direct")))
     commands.append(Command(words=("butler", "define-visits", repo, "DECam")))
     return commands
 
 
-def _needed_refcats(cluster: Cluster) -> list[str]:
-    types = [cluster.astrometry, *(cluster.reference(band)[0] for band in cluster.bands)]
-    return list(dict.fromkeys(types))
+def _ingest_refcat(command: Command, repo: str, name: str, columns: list[str]) -> None:
+    """Ingest a catalogue, and check that it has the fluxes that are asked of it."""
+    from lsst.daf.butler import Butler
+
+    perform(command)
+    with Butler.from_config(repo) as butler:
+        refs = butler.query_datasets(name, collections="refcats", limit=1, explain=False)
+        there = [str(c) for c in butler.get(refs[0].makeComponentRef("columns"))] if refs else []
+    missing = [c for c in columns if f"{c}_flux" not in there]
+    if refs and missing:
+        fluxes = ", ".join(c.removesuffix("_flux") for c in there if c.endswith("_flux"))
+        absent = ", ".join(missing)
+        raise MissingInputError(
+            f"reference catalogue {name} has no flux {absent} (it has {fluxes or 'none'}); "
+            "give another file, or another catalogue for the band in photometry"
+        )
+
+
+def _needed_refcats(cluster: Cluster) -> dict[str, list[str]]:
+    """Dataset types of the reference catalogues, each with its flux columns that are used."""
+    pairs = [(cluster.astrometry, "phot_g_mean")] if cluster.astrometry == "gaia" else []
+    pairs += [cluster.reference(band) for band in cluster.bands]
+    result: dict[str, list[str]] = {cluster.astrometry: []}
+    for name, column in dict.fromkeys(pairs):
+        result.setdefault(name, []).append(column)
+    if not result[cluster.astrometry]:
+        result[cluster.astrometry].append(cluster.lensing_band)
+    return result
 
 
 def _find_refcat(folder: Path, name: str) -> Path:

@@ -23,7 +23,7 @@ __all__ = [
 _ZERO = "zero"
 _FLAT = "dome flat"
 #: Bands in which the sky lines interfere in the CCDs.
-_FRINGED = ("z", "Y", "y")
+_FRINGED = ("z", "y")
 _CERTIFIED = "DECam/calib/certified"
 
 

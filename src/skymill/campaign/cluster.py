@@ -12,8 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from skymill.campaign.references import Reference, find_reference, parse_photometry
 from skymill.data.errors import ConfigError, MissingInputError, SkymillError
 from skymill.engine.sites import Limits, LocalSite, Site, SlurmSite
+from skymill.instruments.decam.facts import FILTERS
 
 __all__ = ["Cluster", "Cuts", "Paths", "Resources", "SkyMapSettings", "load_cluster"]
+
+#: Bands of the camera's filters. The band of the filter Y is y.
+_BANDS = tuple(dict.fromkeys(f.band for f in FILTERS if f.wavelength))
+
+
+def _band(name: Any) -> Any:
+    return "y" if name == "Y" else name
 
 
 class _Model(BaseModel):
@@ -142,11 +150,21 @@ class Cluster(_Model):
     def _centre(cls, value: Any) -> Any:
         return None if value is None else _parse_centre(value)
 
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _bands(cls, value: Any) -> Any:
+        return [_band(b) for b in value] if isinstance(value, list | tuple) else value
+
+    @field_validator("lensing_band", mode="before")
+    @classmethod
+    def _lensing_band(cls, value: Any) -> Any:
+        return _band(value)
+
     @field_validator("photometry", mode="before")
     @classmethod
     def _photometry(cls, value: Any) -> Any:
         try:
-            return parse_photometry(value)
+            return {_band(band): name for band, name in parse_photometry(value).items()}
         except ConfigError as exc:
             raise ValueError(str(exc)) from exc
 
@@ -156,6 +174,11 @@ class Cluster(_Model):
             raise ValueError(f"name may hold letters, digits and _.+- only; got {self.name!r}")
         if self.centre is None and self.xray_peak is None:
             raise ValueError("centre (or xray_peak) is needed: [ra, dec] in degrees")
+        unknown = [band for band in self.bands if band not in _BANDS]
+        if unknown:
+            raise ValueError(
+                f"bands: DECam has no band {', '.join(unknown)}; it has {', '.join(_BANDS)}"
+            )
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands names one twice: {', '.join(self.bands)}")
         if self.lensing_band not in self.bands:

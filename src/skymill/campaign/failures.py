@@ -60,8 +60,13 @@ def explain_failures(
         for band in bands_of(cluster, step):
             entry = record.units.get(unit_name(step.name, band), {})
             detail = entry.get("detail", "")
-            if entry.get("state") == "failed" and detail and not step.runs:
-                yield f"{step.name} {band}".rstrip() + f": {detail}"
+            where = f"{step.name} {band}".rstrip()
+            # Failed quanta have reports of their own; anything else is told here.
+            counted = detail.endswith("quanta failed")
+            if entry.get("state") == "failed" and detail and not counted:
+                text = f"{where}: {detail}"
+                if all(word in text for word in words):
+                    yield text
             for output in output_collections(cluster, step, band):
                 values = load_record(submit / output / "report.json")
                 if not values:

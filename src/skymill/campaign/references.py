@@ -75,6 +75,8 @@ def parse_photometry(value: Mapping[str, str] | Sequence[str]) -> dict[str, str]
     """
     if isinstance(value, Mapping):
         return {str(band): str(name) for band, name in value.items()}
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"photometry must be {{band: catalogue}} or a list; got {value!r}")
     result: dict[str, str] = {}
     for entry in value:
         words = [word.strip() for word in str(entry).split(",")]

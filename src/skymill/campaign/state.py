@@ -251,6 +251,8 @@ class Record:
         if entry is None:
             if outputs and there.issuperset(outputs):
                 return make("done", "made by other commands")
+            if any((submit / output).is_dir() for output in outputs):
+                return make("missing", "begun and not finished; the same command goes on")
             return make("missing")
         if entry["state"] == "done" and outputs and not there.issuperset(outputs):
             return make("missing", "its collection was removed")

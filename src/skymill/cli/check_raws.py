@@ -15,6 +15,15 @@ _DAMAGE = ("truncated", "checksum", "datasum", "error validating")
 _SUFFIXES = (".fits", ".fits.fz", ".fits.gz")
 
 
+def _find_damage(heard: list[warnings.WarningMessage]) -> str:
+    """Astropy only warns of truncation and of wrong checksums; here they are the finding."""
+    for warning in heard:
+        text = " ".join(str(warning.message).split())
+        if any(word in text.lower() for word in _DAMAGE):
+            return text[:200]
+    return ""
+
+
 def find_problem(path: str | Path) -> str:
     """What is wrong with a raw file.
 
@@ -35,6 +44,7 @@ def find_problem(path: str | Path) -> str:
     if path.stat().st_size == 0:
         return "the file is empty"
     n_images = 0
+    heard: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as heard, path.open("rb") as stream:
             warnings.simplefilter("always")
@@ -48,12 +58,11 @@ def find_problem(path: str | Path) -> str:
                 n_extensions = len(hdus) - 1
     except Exception as err:
         # A decompressor may raise anything on garbage; the file is corrupt all the same.
-        return f"cannot be read: {type(err).__name__}: {' '.join(str(err).split())[:200]}"
-    for warning in heard:
-        # Astropy only warns of truncation and of wrong checksums; here they are the finding.
-        text = " ".join(str(warning.message).split())
-        if any(word in text.lower() for word in _DAMAGE):
-            return text[:200]
+        words = f"cannot be read: {type(err).__name__}: {' '.join(str(err).split())[:200]}"
+        return _find_damage(heard) or words
+    damage = _find_damage(heard)
+    if damage:
+        return damage
     if isinstance(announced, int) and n_extensions < announced:
         return f"{n_extensions} of {announced} extensions (NEXTEND) are there"
     return "" if n_images else "no extension has an image"

@@ -31,6 +31,8 @@ __all__ = ["IngestReport", "exposure_records", "find_raw_files", "ingest_raws"]
 
 _TRANSFERS = ("auto", "direct", "copy", "symlink", "link", "hardlink", "relsymlink", "move")
 _SUFFIXES = (".fits", ".fits.fz", ".fits.gz")
+#: Folder of files that were found corrupt.
+_ASIDE = "corrupt_raws"
 
 
 @dataclass
@@ -66,7 +68,8 @@ def find_raw_files(places: Iterable[str | Path]) -> list[Path]:
     Parameters
     ----------
     places : iterable of path
-        Files, and folders that are searched with all their subfolders.
+        Files, and folders that are searched with all their subfolders but ``corrupt_raws``, into
+        which ``skymill check-raws --move`` puts what cannot be read.
 
     Returns
     -------
@@ -84,7 +87,11 @@ def find_raw_files(places: Iterable[str | Path]) -> list[Path]:
         path = Path(place)
         if path.is_dir():
             found.update(
-                p.absolute() for p in path.rglob("*") if p.name.endswith(_SUFFIXES) and p.is_file()
+                p.absolute()
+                for p in path.rglob("*")
+                if p.name.endswith(_SUFFIXES)
+                and p.is_file()
+                and _ASIDE not in p.relative_to(path).parts
             )
         elif path.is_file():
             found.add(path.absolute())

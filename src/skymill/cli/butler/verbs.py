@@ -36,12 +36,14 @@ def _check_decam(instrument: str | None) -> None:
 
 
 def _finish(problems: list[str]) -> None:
-    for problem in problems:
+    if not problems:
+        return
+    for problem in problems[5:]:
         click.echo(f"Error: {problem}", err=True)
-    if problems:
-        raise click.ClickException(
-            f"{len(problems)} files were refused; all others are in the repository"
-        )
+    shown = "\n".join(f"  {problem}" for problem in problems[:5])
+    raise click.ClickException(
+        f"{len(problems)} files were refused; all others are in the repository:\n{shown}"
+    )
 
 
 @click.command("ingest-raws", short_help="Ingest raw frames.", cls=ButlerCommand)
