@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,12 +20,15 @@ from skymill.data.errors import ConfigError, DataError, MissingInputError
 from skymill.engine.schedule import Plan, PlannedQuantum
 
 if TYPE_CHECKING:
-    from lsst.daf.butler import Butler
+    from lsst.daf.butler import Butler, ButlerConfig, LimitedButler
     from lsst.pipe.base import Pipeline
+    from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
+    from lsst.utils.packages import Packages
 
 __all__ = [
     "GraphRequest",
     "build_graph",
+    "butler_config",
     "fingerprint",
     "flatten_inputs",
     "initialize_run",
@@ -299,8 +304,60 @@ def initialize_run(repo: str, path: Path) -> None:
     with PredictedQuantumGraph.open(str(path)) as reader:
         reader.read_init_quanta()
         graph = reader.finish()
-    with graph.make_init_qbb(repo) as butler:
-        graph.init_output_run(butler)
+    with graph.make_init_qbb(butler_config(repo)) as butler:
+        graph.write_configs(butler)
+        _write_packages(graph, butler)
+        graph.write_init_outputs(butler)
+
+
+def _write_packages(graph: PredictedQuantumGraph, butler: LimitedButler) -> None:
+    """Write the versions of the packages: looking them up takes longer than all else of a run."""
+    (ref,) = graph.get_init_outputs("").values()
+    if butler.stored_many([ref])[ref]:
+        graph.write_packages(butler)
+        return
+    imported = frozenset(name.partition(".")[0] for name in sys.modules)
+    butler.put(_package_versions(imported), ref)
+
+
+@functools.lru_cache(maxsize=2)
+def _package_versions(imported: frozenset[str]) -> Packages:
+    """Versions of what has been imported; looked up again when that has grown."""
+    from lsst.utils.packages import Packages
+
+    return Packages.fromSystem()
+
+
+def butler_config(repo: str) -> ButlerConfig:
+    """The configuration of a repository, read again when its file has changed.
+
+    Parameters
+    ----------
+    repo : str
+        Repository root, or its ``butler.yaml``.
+
+    Returns
+    -------
+    lsst.daf.butler.ButlerConfig
+        The configuration.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no repository.
+    """
+    path = Path(repo)
+    if path.suffix != ".yaml":
+        path = path / "butler.yaml"
+    stamp = path.stat().st_mtime_ns if path.exists() else 0
+    return _read_config(repo, stamp)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_config(repo: str, stamp: int) -> ButlerConfig:
+    from lsst.daf.butler import ButlerConfig
+
+    return ButlerConfig(repo)
 
 
 def _describe(names: Iterable[str], values: Iterable[Any]) -> str:

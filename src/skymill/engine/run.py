@@ -22,6 +22,7 @@ from skymill.engine.driver import Engine, EngineError, Execution
 from skymill.engine.graph import (
     GraphRequest,
     build_graph,
+    butler_config,
     fingerprint,
     flatten_inputs,
     initialize_run,
@@ -292,7 +293,7 @@ def open_butler(repo: str, *, writeable: bool = False) -> Iterator[Butler]:
     from lsst.daf.butler import Butler
 
     try:
-        butler = Butler.from_config(repo, writeable=writeable)
+        butler = Butler.from_config(butler_config(repo), writeable=writeable)
     except FileNotFoundError as exc:
         raise MissingInputError(
             f"{repo} is not a Butler repository; make one with 'skymill init'"
