@@ -494,8 +494,8 @@ def _galaxy(
             for fit in fits.values()
         ]
     share = composite.fraction
-    factor = np.sqrt((1.0 - share) * inflation[0] + share * inflation[1])
-    out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err * factor
+    widening = np.sqrt((1.0 - share) * inflation[0] + share * inflation[1])
+    out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err * widening
     out["fracDev"] = composite.fraction
     out["cModelFlux_flags"] = composite.flags | fits["exp"].flags | fits["dev"].flags
 

@@ -345,7 +345,8 @@ def _planes(
 def _as_background(level: Float32Array, planes: PixelPlanes, box: int = 64) -> Background:
     """A mesh whose spline goes through the level at the centres of its boxes."""
     ny, nx = level.shape
-    shape = max(1, round(ny / box)), max(1, round(nx / box))
+    # A small cut-out needs a few boxes too, as one would be flat.
+    shape = tuple(min(n, max(6, round(n / box))) for n in (ny, nx))
     mesh = np.empty(shape, np.float32)
     rms = np.empty(shape, np.float32)
     y_edges, x_edges = (
@@ -360,7 +361,7 @@ def _as_background(level: Float32Array, planes: PixelPlanes, box: int = 64) -> B
         mesh[i, j] = level[part].mean()
         inside = planes.variance[part][usable[part]]
         rms[i, j] = np.sqrt(np.median(inside) if inside.size else typical)
-    return Background(mesh=mesh, rms=rms, shape=(ny, nx), box=box)
+    return Background(mesh=mesh, rms=rms, shape=(ny, nx), box=min(box, max(1, nx // shape[1])))
 
 
 def _flux_scale(
