@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import faulthandler
 import functools
 import logging
@@ -221,8 +222,24 @@ def _run_quantum(session: _Session, item: WorkItem, limits: tuple[Any, Any]) -> 
             text += f"; its limit is {memory_gb:g} GB, raise memory_gb for it"
         return _failure(item, start, "MemoryError", text)
     except Exception as exc:
-        return _failure(item, start, type(exc).__name__, str(exc))
+        return _failure(item, start, *_describe(exc))
     return QuantumResult(item.quantum_id, _status_of(result), time.perf_counter() - start)
+
+
+def _describe(exc: Exception) -> tuple[str, str]:
+    """Name and text of an exception; a full disk is told as such however it is wrapped."""
+    chain: list[BaseException] = [exc]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) and inner not in chain:
+        chain.append(inner)
+    for item in chain:
+        if isinstance(item, OSError) and (
+            item.errno in (errno.ENOSPC, errno.EDQUOT) or "space on disk" in str(item)
+        ):
+            return "DiskFull", "the disk is full; free some space and run the same command again"
+    text = str(exc)
+    if exc.__cause__ is not None:
+        text += f" ({type(exc.__cause__).__name__}: {exc.__cause__})"
+    return type(exc).__name__, text
 
 
 def _failure(item: WorkItem, start: float, exception: str, message: str) -> QuantumResult:
