@@ -24,6 +24,9 @@ __all__ = ["ACTIONS", "GOTTA_BLAST_TYPES", "delete_types", "find_raws", "input_f
 
 #: Intermediate dataset types that the clean-up deletes. Calibrated images stay.
 GOTTA_BLAST_TYPES = (
+    "cpBiasProc",
+    "cpFlatProc",
+    "cpFringeProc",
     "overscanRaw",
     "postISRCCD",
     "icExp",
@@ -365,7 +368,7 @@ def delete_intermediates(cluster: Cluster) -> int:
     from lsst.daf.butler import Butler, MissingDatasetTypeError
 
     with Butler.from_config(cluster.repo_path, writeable=True) as butler:
-        chains = [c for c in butler.collections.query("DECam/processing/*") if "/" in c]
+        chains = sorted(butler.collections.query(["DECam/processing/*", "DECam/calib/made/*"]))
         for name in _FINAL_TYPES:
             try:
                 found = butler.query_datasets(
@@ -398,7 +401,7 @@ def delete_types(cluster: Cluster, names: Sequence[str]) -> int:
     from lsst.daf.butler import Butler, MissingDatasetTypeError
 
     with Butler.from_config(cluster.repo_path, writeable=True) as butler:
-        chains = [c for c in butler.collections.query("DECam/processing/*") if "/" in c]
+        chains = sorted(butler.collections.query(["DECam/processing/*", "DECam/calib/made/*"]))
         refs = []
         for name in names:
             try:
@@ -425,7 +428,14 @@ def _gotta_blast(cluster: Cluster, band: str) -> list[Command]:
             os.replace(archive, cluster.folder / "submit.zip")
 
     types = ",".join(GOTTA_BLAST_TYPES)
-    words = ["butler", "prune-datasets", cluster.repo_path, "DECam/processing/*", "--find-all"]
+    words = [
+        "butler",
+        "prune-datasets",
+        cluster.repo_path,
+        "DECam/processing/*",
+        "DECam/calib/made/*",
+    ]
+    words += ["--find-all"]
     words += ["--unstore", "--no-confirm", "--datasets", types]
     return [Command(words=tuple(words), call=call, note="after the final products are checked")]
 

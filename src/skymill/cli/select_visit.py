@@ -44,6 +44,7 @@ def select_visit(
     from lsst.daf.butler import Butler
 
     from skymill.calibrate.selection import SelectOptions, count_reasons, published_cuts
+    from skymill.data.errors import NoDataError
     from skymill.tasks.select_visit import select_visits
 
     published = published_cuts(band)
@@ -74,3 +75,9 @@ def select_visit(
         f"{target}: {counts.get('selected', 0)} of {len(rows)} detectors of {visits} visits"
         + (f"; dropped {lost}" if lost else "")
     )
+    if not visits:
+        raise NoDataError(
+            f"no detector of band {band} is good (dropped {lost or 'none'}); is the centre {ra:g}, "
+            f"{dec:+g} on the data, and are the cuts (fwhm {options.fwhm:g} pixel, ellipticity "
+            f"{options.ellipticity:g}, {min_detectors} detectors a visit) right?"
+        )
