@@ -19,6 +19,9 @@ _NEGATIVE, _NO_PSF = 256, 128
 
 _LIMIT = 26.0
 
+# Largest half-light radius in half widths of the window.
+_REACH = 0.6
+
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _exp(t):
@@ -249,7 +252,8 @@ def _fit_one(data, weight, sigma2, p, amps, variances, psf_amp, psf_cov, x0, y0,
             best, flux = objective, new_flux
             p[:] = trial
             damping = max(damping * 0.2, 1e-6)
-            if gain < 1e-3:
+            # A bright galaxy is never an exact mixture: its objective is known relatively.
+            if gain < 1e-3 + 1e-6 * objective:
                 flags = 0
                 break
             # Derivatives of M by p, rows (xx, yy, xy).
@@ -287,6 +291,12 @@ def _fit_one(data, weight, sigma2, p, amps, variances, psf_amp, psf_cov, x0, y0,
             work_step[i] = step[i]
             for j in range(3):
                 work[i, j] = normal[i, j] * (1.0 + damping if i == j else 1.0)
+        # What stands at its limit and wants to go beyond is held: the others go on without it.
+        for i in range(0, 3, 2):
+            if (p[i] >= high and step[i] > 0.0) or (p[i] <= low and step[i] < 0.0):
+                for j in range(3):
+                    work[i, j], work[j, i] = 0.0, 0.0
+                work[i, i], work_step[i] = 1.0, 0.0
         if not _solve(work, work_step, 3):
             flags = _NOT_CONVERGED
             break
@@ -297,9 +307,11 @@ def _fit_one(data, weight, sigma2, p, amps, variances, psf_amp, psf_cov, x0, y0,
                 bound = 0.5 * math.exp(p[0]) + 0.5 * math.exp(p[2])
                 change = max(-bound, min(bound, change))
             trial[i] = p[i] + change
-            largest = max(largest, abs(change))
-        trial[0] = max(low, min(high, trial[0]))
-        trial[2] = max(low, min(high, trial[2]))
+            if i == 1:
+                trial[i] = max(-math.exp(high), min(math.exp(high), trial[i]))
+            else:
+                trial[i] = max(low, min(high, trial[i]))
+            largest = max(largest, abs(trial[i] - p[i]))
         if largest < 1e-4:
             flags = 0
             break
@@ -414,8 +426,11 @@ def fit_galaxies(
         p = start[k].copy()
         amp, cov = psf_amp[node[k]], psf_cov[node[k]]
         x0, y0 = x[k] - sx + half[k], y[k] - sy + half[k]
+        # Light far outside of the window is a guess, and the wings of neighbours suggest it.
+        top = max(low, min(high, math.log(_REACH * half[k])))
+        p[0], p[2] = min(p[0], top), min(p[2], top)
         value, objective, g, n_eval = _fit_one(
-            data, weight, sigma2, p, amps, variances, amp, cov, x0, y0, low, high, out
+            data, weight, sigma2, p, amps, variances, amp, cov, x0, y0, low, top, out
         )
         a, b, c = math.exp(p[0]), p[1], math.exp(p[2])
         shape[k, 0], shape[k, 1], shape[k, 2] = a * a, b * b + c * c, a * b

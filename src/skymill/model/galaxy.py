@@ -34,7 +34,9 @@ class GalaxyOptions:
     components: int = option(3, "Gaussians of the PSF's mixture")
     psf_cell: int = option(200, "distance over which the PSF's mixture is shared", unit="pixel")
     min_radius: float = option(0.05, "smallest half-light radius", unit="pixel")
-    max_radius: float = option(100.0, "largest half-light radius", unit="pixel")
+    max_radius: float = option(
+        100.0, "largest half-light radius; never above 0.6 of half the window", unit="pixel"
+    )
 
     def __post_init__(self) -> None:
         check_range(self, "components", low=2, high=5)
