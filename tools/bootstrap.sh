@@ -33,3 +33,5 @@ echo "installing skymill and the versions of constraints.txt (1-3 minutes the fi
     { echo "could not upgrade pip in $venv: is the package index reachable?" >&2; exit 1; }
 "$venv/bin/python" -m pip install -q -c constraints.txt --group test --group check -e '.[postgres]' ||
     { echo "could not install the packages of constraints.txt: see the message above" >&2; exit 1; }
+echo "compiling the numerical kernels (about a minute the first time)"
+"$venv/bin/python" -m skymill.engine.warm || echo "they will be compiled when they are first used" >&2
