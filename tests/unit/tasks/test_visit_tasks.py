@@ -17,13 +17,19 @@ from skymill.tasks.calibrate import CalibrateConfig, CalibrateTask
 from skymill.tasks.consolidate_pre_source_table import ConsolidatePreSourceTableTask
 from skymill.tasks.consolidate_visit_summary import ConsolidateVisitSummaryTask
 from skymill.tasks.isolated_star_association import IsolatedStarAssociationTask
-from skymill.tasks.jointcal import JointcalTask
+from skymill.tasks.jointcal import JointcalConfig, JointcalTask
 from skymill.tasks.transform_pre_source_table import TransformPreSourceTableTask
 from skymill.tasks.transform_source_table import TransformSourceTableTask
 from skymill.tasks.update_visit_summary import UpdateVisitSummaryConfig, UpdateVisitSummaryTask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "calibrate"))
 from joint_survey import SHAPE, make_survey
+
+
+def plain(config):
+    """Without colour terms: the references hold one band, that of the camera."""
+    config.applyColorTerms = False
+    return config
 
 
 def make_shard(references):
@@ -77,7 +83,7 @@ def calibrated():
                 aperture_correction={"ap12Flux": 1.02},
                 summary={"fwhm": 3.9, "nPsfStar": 33.0},
             )  # fmt: skip
-            result = CalibrateTask().run(
+            result = CalibrateTask(config=plain(CalibrateConfig())).run(
                 exposure, ["sky"], make_sources(part, row), [shard], [shard]
             )
             scaled = TransformPreSourceTableTask().run(
@@ -97,7 +103,11 @@ def joint(calibrated):
         tables.append(joined.outputCatalog)
         parts = [vars(r.outputExposure) for r, _ in ccds]
         summaries.append(ConsolidateVisitSummaryTask().run(parts).visitSummary)
-    return tables, summaries, JointcalTask().run(tables, summaries, [shard], [shard])
+    return (
+        tables,
+        summaries,
+        JointcalTask(config=plain(JointcalConfig())).run(tables, summaries, [shard], [shard]),
+    )
 
 
 def test_calibrate_writes_valid_tables_and_passes_the_background_on(calibrated):
