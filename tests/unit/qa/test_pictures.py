@@ -8,7 +8,7 @@ from PIL import Image
 
 from skymill.coadd.skymap import SkyMap
 from skymill.data.errors import ConfigError, DataError
-from skymill.qa.pictures import PictureOptions, color_rgb, draw_sky_map, encode_png
+from skymill.qa.pictures import PictureOptions, color_rgb, data_rectangle, draw_sky_map, encode_png
 
 
 def sky(rng, shape=(60, 80)):
@@ -68,3 +68,18 @@ def test_bad_input_has_its_sentence():
         color_rgb(np.zeros((2, 2), "f4"), np.zeros((2, 3), "f4"), np.zeros((2, 2), "f4"))
     with pytest.raises(ConfigError, match="style"):
         PictureOptions(style="hdr")
+
+
+def test_a_missing_band_is_grey_and_the_rest_is_cropped():
+    rng = np.random.default_rng(5)
+    red, green, blue = rng.normal(0, 1, (3, 40, 50)).astype(np.float32)
+    red[:, 30:] = np.nan
+    for plane in (red, green, blue):
+        plane[:5] = plane[:, :10] = np.nan
+    rgb = color_rgb(red, green, blue)
+    grey = rgb[:35, 30:]
+    assert (grey == grey[..., :1]).all()
+    assert (rgb[35:] == 0).all()
+    assert data_rectangle([red, green, blue]) == (slice(5, 40), slice(10, 50))
+    empty = np.full((3, 4), np.nan, np.float32)
+    assert data_rectangle([empty]) == (slice(None), slice(None))
