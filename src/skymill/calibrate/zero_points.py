@@ -185,8 +185,9 @@ def fit_zero_point(
 
 def _robust_mean(values: Float64Array, errors: Float64Array, clip: float) -> ZeroPoint:
     """Clipped mean, weighted by the errors and the scatter that they leave unexplained."""
-    used = np.ones(len(values), dtype=bool)
     extra2, mean = 0.0, float(np.median(values))
+    # Outliers must not enter the first mean: they can be many and magnitudes away.
+    used = np.abs(values - mean) <= clip * max(float(robust_sigma(values - mean)), 1e-6)
     for _ in range(20):
         scatter = float(robust_sigma(values[used] - mean))
         extra2 = max(scatter**2 - float(np.median(errors[used] ** 2)), 0.0)

@@ -46,6 +46,13 @@ def test_offset_and_its_error():
     assert np.std(pulls) == pytest.approx(1.0, abs=0.35)
 
 
+def test_many_far_outliers():
+    stars, references = make_pair()
+    stars["g_psf_mag"][::5] += 2.5  # outside of the exposure of a band, say
+    found = fit(stars, references)
+    assert found.offset == pytest.approx(0.03, abs=4 * 0.0112 / np.sqrt(380))
+
+
 def test_extinction_and_colour_term():
     found = fit(*make_pair(ebv=0.2, term=0.1), ebv=0.2, colour_terms=("g:0.0,0.1",), max_colour=0.7)
     assert found.offset == pytest.approx(0.03, abs=0.002)
