@@ -45,7 +45,7 @@ def select_visit(
 
     from skymill.calibrate.selection import SelectOptions, count_reasons, published_cuts
     from skymill.data.errors import NoDataError
-    from skymill.tasks.select_visit import select_visits
+    from skymill.campaign.visit_selection import select_visits
 
     published = published_cuts(band)
     options = SelectOptions(
