@@ -44,8 +44,8 @@ def select_visit(
     from lsst.daf.butler import Butler
 
     from skymill.calibrate.selection import SelectOptions, count_reasons, published_cuts
-    from skymill.data.errors import NoDataError
     from skymill.campaign.visit_selection import select_visits
+    from skymill.data.errors import NoDataError
 
     published = published_cuts(band)
     options = SelectOptions(
