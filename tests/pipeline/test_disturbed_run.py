@@ -33,10 +33,10 @@ TABLES = (
 def start(folder):
     words = [str(Path(sys.prefix) / "bin/skymill"), "run", "cluster.yaml", "--to", "coadd_3c"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    log = (folder / "run.log").open("ab")
-    return subprocess.Popen(
-        [*words, "--quiet"], cwd=folder, env=environment, stdout=log, stderr=log
-    )
+    with (folder / "run.log").open("ab") as log:
+        return subprocess.Popen(
+            [*words, "--quiet"], cwd=folder, env=environment, stdout=log, stderr=log
+        )
 
 
 def kill_when(folder, pattern):
