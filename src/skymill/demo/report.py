@@ -143,7 +143,7 @@ def _pictures(products: Products, truth: Truth) -> dict[str, bytes]:
         mark = None if halo is None else (float(halo["ra"]), float(halo["dec"]))
         peaks = products.read_table("massMapPeaks", "mass_map")
         out["mass_map.png"] = draw_mass_map(ApertureMassMap.from_hdulist(hdus), peaks, mark=mark)
-    figure = products.read_one("massFitFigure", "mass_fit")
+    figure = products.read_one("massFitPicture", "mass_fit")
     if figure is not None:
         out["mass_fit.png"] = figure
     return out
