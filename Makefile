@@ -23,10 +23,11 @@ demo: $(STAMP)
 	$(VENV)/bin/skymill demo demo --size full
 
 test: $(STAMP) check
-	$(PY) -m pytest tests/unit tests/cli tests/pipeline -n 2 --dist loadgroup
+	$(PY) -m pytest tests/unit tests/cli tests/pipeline -m "not slow" -n 2 --dist loadgroup
 
 science: $(STAMP)
 	$(PY) -m pytest tests/science -n 2 -rA
+	$(PY) -m pytest tests/unit tests/cli tests/pipeline -m slow -rA
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .
