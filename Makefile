@@ -23,7 +23,9 @@ demo: $(STAMP)
 	$(VENV)/bin/skymill demo demo --size full
 
 test: $(STAMP) check
-	$(PY) -m pytest tests/unit tests/cli tests/pipeline -m "not slow" -n 2 --dist loadgroup
+	$(PY) -m pytest tests/unit tests/cli tests/pipeline -m "not slow" -n 2 \
+	  --ignore tests/pipeline/test_demo.py
+	$(PY) -m pytest tests/pipeline/test_demo.py
 
 science: $(STAMP)
 	$(PY) -m pytest tests/science -n 2 -rA

@@ -9,8 +9,6 @@ from lsst.daf.butler import Butler
 from skymill.data.tables import load_schema, schema_names
 from skymill.demo.run import DemoOptions, run_demo
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
