@@ -19,6 +19,7 @@ __all__ = [
     "bright_stars",
     "count_numbers",
     "mass_numbers",
+    "match_photoz",
     "peak_numbers",
     "photometry_numbers",
     "photoz_numbers",
@@ -300,6 +301,28 @@ def _area_arcmin2(table: Table) -> float:
     return float(max(1, np.unique(cells, axis=1).shape[1]))
 
 
+def match_photoz(photoz: Table, catalogue: Table, truth: Truth) -> tuple[Table, Table]:
+    """Photometric redshifts and the true galaxies that they belong to, row by row.
+
+    Parameters
+    ----------
+    photoz, catalogue : astropy.table.Table
+        ``photoz``, and the ``calibratedCatalog`` that has the positions of its objects.
+    truth : Truth
+        The truth.
+
+    Returns
+    -------
+    photoz, galaxies : astropy.table.Table
+        Matched rows.
+    """
+    rows = {name: i for i, name in enumerate(catalogue["ID"])}
+    known = photoz[np.array([name in rows for name in photoz["ID"]], bool)]
+    positions = catalogue[np.array([rows[name] for name in known["ID"]], np.int64)]
+    first, second = match_truth(positions, truth.galaxies, radius_arcsec=0.8)
+    return known[first], truth.galaxies[second]
+
+
 def photoz_numbers(photoz: Table, catalogue: Table, truth: Truth) -> Numbers:
     """Photometric against true redshifts of matched galaxies.
 
@@ -315,17 +338,13 @@ def photoz_numbers(photoz: Table, catalogue: Table, truth: Truth) -> Numbers:
     dict
         NMAD and outliers, for i < 23 and for odds > 0.7.
     """
-    rows = {name: i for i, name in enumerate(catalogue["ID"])}
-    index = np.array([rows.get(name, -1) for name in photoz["ID"]])
-    positions = catalogue[np.maximum(index, 0)]
-    first, second = match_truth(positions, truth.galaxies, radius_arcsec=0.8)
-    z = np.asarray(photoz["z_phot"], np.float64)[first]
-    true = np.asarray(truth.galaxies["z"])[second]
-    delta = (z - true) / (1 + true)
-    good = np.isfinite(delta) & (index[first] >= 0)
+    chosen_photoz, galaxies = match_photoz(photoz, catalogue, truth)
+    true = np.asarray(galaxies["z"])
+    delta = (np.asarray(chosen_photoz["z_phot"], np.float64) - true) / (1 + true)
+    good = np.isfinite(delta)
     out: Numbers = {"n": int(good.sum())}
-    bright = good & (np.asarray(truth.galaxies["mag_i"])[second] < 23)
-    sure = good & (np.asarray(photoz["odds"], np.float64)[first] > 0.7)
+    bright = good & (np.asarray(galaxies["mag_i"]) < 23)
+    sure = good & (np.asarray(chosen_photoz["odds"], np.float64) > 0.7)
     for name, chosen in (("bright", bright), ("sure", sure)):
         if chosen.sum() > 20:
             out[name] = {

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, vstack
 
 import skymill
 from skymill.campaign.cluster import Cluster
 from skymill.demo import numbers
 from skymill.demo.page import Section, write_page
 from skymill.demo.products import Products
-from skymill.demo.truth import Truth, match_truth, read_truth
+from skymill.demo.truth import Truth, read_truth
 from skymill.qa import report_figures
 from skymill.qa.repeatability import Repeatability
 
@@ -109,20 +109,14 @@ def _collect(
 
 
 def _stack(tables: list[Table]) -> Table:
-    from astropy.table import vstack
-
     full = [t for t in tables if len(t)]
     return vstack(full, metadata_conflicts="silent") if full else Table()
 
 
 def _redshift_figure(photoz: Table, catalogue: Table, truth: Truth) -> bytes:
-    rows = {name: i for i, name in enumerate(catalogue["ID"])}
-    index = np.array([rows[name] for name in photoz["ID"] if name in rows])
-    kept = np.array([name in rows for name in photoz["ID"]])
-    first, second = match_truth(catalogue[index], truth.galaxies, radius_arcsec=0.8)
-    chosen = photoz[kept][first]
+    chosen, galaxies = numbers.match_photoz(photoz, catalogue, truth)
     return report_figures.draw_redshifts(
-        np.asarray(truth.galaxies["z"])[second],
+        np.asarray(galaxies["z"]),
         np.asarray(chosen["z_phot"], np.float64),
         np.asarray(chosen["odds"], np.float64),
     )

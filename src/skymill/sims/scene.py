@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skymill.data.options import check_range, option
 from skymill.sims import populations
-from skymill.sims.halo import COSMOLOGY, NfwHalo, concentration_of_mass, lensing_efficiency
+from skymill.sims.halo import NfwHalo, concentration_of_mass
 from skymill.sims.sky_tables import BANDS
 
 __all__ = ["Scene", "SceneOptions", "lens_galaxies", "make_scene"]
@@ -253,16 +253,3 @@ def make_scene(options: SceneOptions, rng: np.random.Generator) -> Scene:
         stars[f"ps1_{band}"] += EXTINCTION["Y" if band == "y" else band] * options.ebv
     stars["gaia_g"] += 2.3 * options.ebv
     return Scene(options=options, stars=stars, galaxies=galaxies, halos=halos)
-
-
-def critical_density_efficiency(scene: Scene) -> float:
-    """Mean D_ls / D_s of the galaxies of a scene behind its first halo."""
-    if not scene.halos:
-        return 0.0
-    beta = lensing_efficiency(scene.halos[0].redshift, np.asarray(scene.galaxies["z"]))
-    return float(beta[beta > 0].mean()) if (beta > 0).any() else 0.0
-
-
-def angular_scale(redshift: float) -> float:
-    """Proper kiloparsec per arcsec at a redshift."""
-    return float(COSMOLOGY.kpc_proper_per_arcmin(redshift).value / 60.0)
