@@ -14,7 +14,7 @@ from astropy.table import Table, vstack
 import skymill
 from skymill.campaign.cluster import Cluster
 from skymill.demo import numbers
-from skymill.demo.page import Section, write_page
+from skymill.demo.page import Goal, Section, write_page
 from skymill.demo.products import Products
 from skymill.demo.truth import Truth, read_truth
 from skymill.qa import report_figures
@@ -60,7 +60,7 @@ def write_report(
     for name, content in figures.items():
         _write(out / name, content)
     _write(out / "summary.json", json.dumps(_clean(summary), indent=1).encode())
-    write_page(out / "index.html", summary, _sections(summary, figures))
+    write_page(out / "index.html", summary, _sections(summary, figures), _goals(summary))
     say(f"report: {len(figures)} figures")
     return summary
 
@@ -152,6 +152,66 @@ def _verdict(summary: dict[str, Any]) -> str:
         f"mass peak at S/N {peak['snr']:.1f}{offset}; M200 = ({mass['fit_msun'] / 1e14:.1f} +- "
         f"{mass['sigma_msun'] / 1e14:.1f}) x 1e14 Msun, truth {mass['true_msun'] / 1e14:.1f}"
     )
+
+
+def _goals(summary: dict[str, Any]) -> list[Goal]:
+    """What the demonstration should reach; a number that does not exist misses its goal."""
+    mass = summary["mass"]
+    deviation = mass["deviation_sigma"]
+    table = [
+        ("S/N of the mass peak", summary["peak"]["snr"], "{:.1f}", "at least 5", lambda v: v >= 5),
+        (
+            "peak from the true position [arcmin]",
+            summary["peak"]["offset_arcmin"],
+            "{:.2f}",
+            "at most 1",
+            lambda v: v <= 1,
+        ),
+        (
+            "mass from the truth [sigma]",
+            None if deviation is None else abs(deviation),
+            "{:.2f}",
+            "at most 2",
+            lambda v: v <= 2,
+        ),
+        (
+            "error of the mass",
+            mass["relative_error"],
+            "{:.0%}",
+            "at most 30 %",
+            lambda v: v <= 0.3,
+        ),
+        (
+            "relative astrometry of bright stars [mas]",
+            summary["astrometry"].get("relative_mas"),
+            "{:.1f}",
+            "at most 20",
+            lambda v: v <= 20,
+        ),
+        (
+            "photometric repeatability of bright stars [mmag]",
+            summary["photometry"].get("repeatability_mmag"),
+            "{:.1f}",
+            "at most 15",
+            lambda v: v <= 15,
+        ),
+        (
+            "galaxies with a shear [per square arcminute]",
+            summary.get("shear", {}).get("n_per_arcmin2"),
+            "{:.1f}",
+            "at least 12",
+            lambda v: v >= 12,
+        ),
+    ]
+    return [
+        Goal(
+            name=name,
+            value="none" if value is None else form.format(value),
+            wanted=wanted,
+            met=value is not None and bool(met(value)),
+        )
+        for name, value, form, wanted, met in table
+    ]
 
 
 def _sections(summary: dict[str, Any], figures: dict[str, bytes]) -> list[Section]:

@@ -10,6 +10,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
@@ -190,6 +191,10 @@ def draw_mass_fit(fit: MassFit, *, title: str = "", truth: float | None = None) 
     left.set(
         xscale="log", xlabel="radius [Mpc]", ylabel="excess surface density [1e14 Msun Mpc$^{-2}$]"
     )
+    ticks = np.array([0.1, 0.2, 0.3, 0.5, 0.7, 1, 2, 3, 5])
+    left.set_xticks(ticks[(ticks > radius.min()) & (ticks < radius.max())])
+    left.xaxis.set_major_formatter(ScalarFormatter())
+    left.xaxis.set_minor_formatter(NullFormatter())
     left.legend(fontsize=8)
     right.hist(fit.bootstrap / unit, bins=40, histtype="stepfilled", color="C0", alpha=0.6)
     right.axvline(row["m200"] / unit, color="k", label="maximum likelihood")
