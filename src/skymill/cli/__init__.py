@@ -32,6 +32,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "Open every extension of raw files, move corrupt ones.",
     ),
     "select-visit": ("skymill.cli.select_visit", "Tag the detectors that are good for lensing."),
+    "release": (
+        "skymill.cli.release",
+        "From community-processed images to bricks, catalogues and a data release.",
+    ),
+    "queue": ("skymill.cli.queue", "Queues of tasks: load, launch, list, recover, retry, delete."),
     "lens": ("skymill.cli.lens", "Mass maps and masses from any shear catalogue."),
 }
 

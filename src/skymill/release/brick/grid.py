@@ -1,0 +1,223 @@
+"""The pixels of a brick: its tangent plane, its cut-out and its primary area."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skymill.coadd.bricks import Brick, brick_from_name
+from skymill.data.errors import ConfigError, DataError
+from skymill.data.geometry import FitsWcs, make_tan_wcs
+
+__all__ = ["BrickGrid", "custom_grid", "named_grid"]
+
+
+@dataclass(frozen=True)
+class BrickGrid:
+    """Pixels of a brick or of a cut-out of it.
+
+    Parameters
+    ----------
+    name : str
+        ``1867p255``, or ``custom-009122p03397`` for any other place.
+    index : int
+        ``brickid``; -1 for a custom place.
+    ra, dec : float [deg]
+        Centre of the whole brick.
+    ra_low, ra_high, dec_low, dec_high : float [deg]
+        Edges of the primary area; the whole grid is primary at a custom place.
+    wcs : FitsWcs
+        Mapping of the cut-out's pixels.
+    width, height : int [pixel]
+        Of the cut-out.
+    pixel_scale : float [arcsec]
+        Width of a pixel.
+    """
+
+    name: str
+    index: int
+    ra: float
+    dec: float
+    ra_low: float
+    ra_high: float
+    dec_low: float
+    dec_high: float
+    wcs: FitsWcs
+    width: int
+    height: int
+    pixel_scale: float
+
+    @property
+    def is_custom(self) -> bool:
+        """True for a place that is no brick of the tiling."""
+        return self.index < 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) of the cut-out."""
+        return self.height, self.width
+
+    @property
+    def folder(self) -> str:
+        """First three characters of the name: the folder of its files."""
+        return self.name[:3]
+
+    def is_primary(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether positions lie in the brick's own area.
+
+        Parameters
+        ----------
+        ra, dec : (n,) float64 [deg]
+            Positions.
+
+        Returns
+        -------
+        (n,) bool
+            ``ra_low <= ra < ra_high and dec_low <= dec < dec_high``; all of a custom place.
+        """
+        if self.is_custom:
+            return np.ones(np.shape(ra), bool)
+        across = (np.asarray(ra) - self.ra_low) % 360.0
+        return (across < self.ra_high - self.ra_low) & (dec >= self.dec_low) & (dec < self.dec_high)
+
+    def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether pixel positions lie on the cut-out."""
+        with np.errstate(invalid="ignore"):
+            return (x >= -0.5) & (x < self.width - 0.5) & (y >= -0.5) & (y < self.height - 0.5)
+
+    def primary_pixels(self) -> NDArray[np.bool_]:
+        """The pixels (ny, nx) whose centres lie in the brick's own area."""
+        if self.is_custom:
+            return np.ones(self.shape, bool)
+        y, x = np.mgrid[: self.height, : self.width]
+        ra, dec = self.wcs.pixel_to_sky(x=x.ravel().astype(float), y=y.ravel().astype(float))
+        return self.is_primary(ra, dec).reshape(self.shape)
+
+    @functools.cached_property
+    def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Right ascension and declination (4,) [deg] of the outer corners."""
+        x = np.array([-0.5, self.width - 0.5, self.width - 0.5, -0.5])
+        y = np.array([-0.5, -0.5, self.height - 0.5, self.height - 0.5])
+        return self.wcs.pixel_to_sky(x=x, y=y)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Right ascension and declination [deg] of the middle of the cut-out."""
+        ra, dec = self.wcs.pixel_to_sky(
+            x=np.array([(self.width - 1) / 2]), y=np.array([(self.height - 1) / 2])
+        )
+        return float(ra[0]), float(dec[0])
+
+
+def _check_zoom(zoom: tuple[int, int, int, int], width: int, height: int) -> None:
+    x0, x1, y0, y1 = zoom
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise ConfigError(
+            f"zoom must be X0 X1 Y0 Y1 with 0 <= X0 < X1 <= {width} and 0 <= Y0 < Y1 <= {height}; "
+            f"got {' '.join(map(str, zoom))}"
+        )
+
+
+def _make(
+    brick: Brick | None,
+    name: str,
+    ra: float,
+    dec: float,
+    width: int,
+    height: int,
+    pixel_scale: float,
+    zoom: tuple[int, int, int, int] | None,
+) -> BrickGrid:
+    wcs = make_tan_wcs(
+        ra=ra, dec=dec, scale=pixel_scale, x=(width - 1) / 2.0, y=(height - 1) / 2.0
+    )
+    if zoom is not None:
+        _check_zoom(zoom, width, height)
+        wcs = wcs.shifted(dx=zoom[0], dy=zoom[2])
+        width, height = zoom[1] - zoom[0], zoom[3] - zoom[2]
+    return BrickGrid(
+        name=name,
+        index=-1 if brick is None else brick.index,
+        ra=ra,
+        dec=dec,
+        ra_low=0.0 if brick is None else brick.ra_low,
+        ra_high=0.0 if brick is None else brick.ra_high,
+        dec_low=0.0 if brick is None else brick.dec_low,
+        dec_high=0.0 if brick is None else brick.dec_high,
+        wcs=wcs,
+        width=width,
+        height=height,
+        pixel_scale=pixel_scale,
+    )
+
+
+def named_grid(
+    name: str,
+    *,
+    width: int = 3600,
+    height: int = 3600,
+    pixel_scale: float = 0.262,
+    zoom: tuple[int, int, int, int] | None = None,
+) -> BrickGrid:
+    """The pixels of a brick of the tiling.
+
+    Parameters
+    ----------
+    name : str
+        For example ``1867p255``.
+    width, height : int [pixel]
+        Size of the image around the brick's centre.
+    pixel_scale : float [arcsec]
+        Width of a pixel.
+    zoom : (x0, x1, y0, y1) [pixel], optional
+        Only this cut-out of it.
+
+    Returns
+    -------
+    BrickGrid
+        The pixels.
+
+    Raises
+    ------
+    DataError
+        If no brick has this name.
+    """
+    try:
+        brick = brick_from_name(name)
+    except DataError as err:
+        raise DataError(f"{err}; bricks are named like 1867p255 (skymill release bricks)") from err
+    return _make(brick, brick.name, brick.ra, brick.dec, width, height, pixel_scale, zoom)
+
+
+def custom_grid(
+    ra: float,
+    dec: float,
+    *,
+    width: int = 3600,
+    height: int = 3600,
+    pixel_scale: float = 0.262,
+    zoom: tuple[int, int, int, int] | None = None,
+) -> BrickGrid:
+    """The pixels of any place of the sky.
+
+    Parameters
+    ----------
+    ra, dec : float [deg]
+        Centre.
+    width, height, pixel_scale, zoom
+        As in `named_grid`.
+
+    Returns
+    -------
+    BrickGrid
+        The pixels; the name is ``custom-`` and the position in thousandths of a degree.
+    """
+    if not (np.isfinite(ra) and -90 <= dec <= 90):
+        raise ConfigError(f"dec must be in [-90, 90] degree and ra finite; got {ra}, {dec}")
+    sign = "p" if dec >= 0 else "m"
+    ra %= 360.0
+    name = f"custom-{int(1000 * ra):06d}{sign}{int(1000 * abs(dec)):05d}"
+    return _make(None, name, ra, dec, width, height, pixel_scale, zoom)

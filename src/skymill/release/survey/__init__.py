@@ -1,0 +1,1 @@
+"""A survey before its bricks: its folder, image lists, zero points, calibrations and cuts."""
