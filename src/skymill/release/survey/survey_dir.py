@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -24,7 +24,7 @@ from skymill.release.survey.overlap import ccds_near, touching
 __all__ = ["SurveyDir", "open_survey"]
 
 #: A row of survey-ccds: of a table, or a dictionary.
-CcdRow: TypeAlias = Any
+type CcdRow = Any
 
 
 class SurveyDir:
