@@ -14,6 +14,7 @@ from skymill.measure.detection import DetectionOptions, detect_sources
 from skymill.measure.moments import adaptive_moments_stamps
 from skymill.measure.objects import force_objects, measure_objects
 from skymill.measure.psf_flux import GaussianPsf
+from skymill.measure.shear_shape import regauss_shapes
 
 
 def best_of(function, repeats=3):
@@ -41,6 +42,50 @@ def make_field(size=2048, count=4000, sigma=1.8):
             flux / (2 * np.pi * width**2) * u[:, None] * u
         ).astype(np.float32)
     return PixelPlanes(image, np.ones_like(image), np.zeros(image.shape, np.int32))
+
+
+def compare_shear_shapes(stamps):
+    """Re-Gaussianization of all sources against GalSim's of some of them."""
+    n, size, _ = stamps.shape
+    star = GaussianPsf(1.8).draw(x=np.zeros(n), y=np.zeros(n), size=37)
+    shape, point = adaptive_moments_stamps(stamps, sigma=1.8), np.full((n, 3), 1.8**2)
+    point[:, 2] = 0.0
+    sheet = np.ascontiguousarray(stamps.reshape(-1, size))
+    middle = size // 2
+    ours, out = best_of(
+        lambda: regauss_shapes(
+            sheet,
+            np.ones_like(sheet),
+            np.ones(sheet.shape, bool),
+            x=np.full(n, float(middle)),
+            y=middle + size * np.arange(n, dtype=float),
+            half=np.full(n, middle),
+            moments=np.stack([shape.ixx, shape.iyy, shape.ixy], axis=1),
+            psf_stamps=star,
+            psf_moments=point,
+        )
+    )
+    some = np.flatnonzero(out.flags == 0)[:300]
+    views = [galsim.Image(np.ascontiguousarray(stamps[k])) for k in some]
+    psf = galsim.Image(star[0])
+    peer, found = best_of(
+        lambda: [
+            galsim.hsm.EstimateShear(
+                v, psf, guess_sig_gal=shape.sigma[k], guess_sig_PSF=1.8, strict=False
+            )
+            for k, v in zip(some, views, strict=True)
+        ],
+        1,
+    )
+    # Only where both used the same pixels: the window reaches beyond six sigma.
+    same = np.maximum(12, np.ceil(6 * shape.sigma[some])) >= middle
+    same &= np.array([not f.error_message for f in found])
+    apart = np.array([f.corrected_e1 for f in found])[same] - out.e1[some][same]
+    ours, peer = ours / n * 1e6, peer / some.size * 1e6
+    print(
+        f"re-Gauss    {ours:8.1f} us   hsm {peer:8.1f} us   x{peer / ours:.1f}   per source;"
+        f" e1 apart by {np.median(np.abs(apart)) if apart.size else np.nan:.1e} (median)"
+    )
 
 
 def main():
@@ -79,6 +124,7 @@ def main():
     peer, _ = best_of(lambda: [v.FindAdaptiveMom(guess_sig=1.8, strict=False) for v in views], 1)
     ours, peer = ours / len(stamps) * 1e6, peer / 300 * 1e6
     print(f"moments     {ours:8.1f} us   hsm {peer:8.1f} us   x{peer / ours:.1f}   per source")
+    compare_shear_shapes(stamps)
     circles = ApertureOptions(radii=(3.0, 6.0, 9.0, 12.0, 15.0))
     ours, _ = best_of(
         lambda: aperture_fluxes(image, variance, mask, x=found.x, y=found.y, options=circles)

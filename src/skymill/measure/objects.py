@@ -268,7 +268,8 @@ def _measure_batch(
     x, y = sx - stamps.offset_x, sy - stamps.offset_y
     shape = adaptive_moments(*planes, x=sx, y=sy, sigma=scene.psf_sigma, options=options.moments)
     _flag_overflow(shape, stamps.size)
-    star = _psf_moments(scene, x, y)
+    psf_stamps = scene.psf.draw(x=x + scene.origin[0], y=y + scene.origin[1])
+    star = adaptive_moments_stamps(psf_stamps, sigma=scene.psf_sigma)
     psf_at = scene.mixtures.at(index)
     out: dict[str, NDArray[np.generic]] = {
         "x": x + scene.origin[0],
@@ -300,7 +301,7 @@ def _measure_batch(
     )
     out["blendedness"] = blend
     if options.do_shear_shape:
-        _shear_shape(out, scene, batch, sx, sy, shape, half)
+        _shear_shape(out, batch, sx, sy, shape, half, psf_stamps, star)
     return out
 
 
@@ -338,12 +339,6 @@ def _force_batch(
 
 def _columns(table: Table, *names: str) -> NDArray[np.float64]:
     return np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
-
-
-def _psf_moments(scene: _Scene, x: NDArray[np.float64], y: NDArray[np.float64]) -> Moments:
-    """Adaptive moments of the PSF at the sources."""
-    stamps = scene.psf.draw(x=x + scene.origin[0], y=y + scene.origin[1])
-    return adaptive_moments_stamps(stamps, sigma=scene.psf_sigma)
 
 
 def _flag_overflow(shape: Moments, size: int) -> None:
@@ -502,29 +497,26 @@ def _galaxy(
 
 def _shear_shape(
     out: dict[str, NDArray[np.generic]],
-    scene: _Scene,
     batch: _Batch,
     sx: NDArray[np.float64],
     sy: NDArray[np.float64],
     shape: Moments,
     half: NDArray[np.int64],
+    psf_stamps: NDArray[np.float32],
+    star: Moments,
 ) -> None:
     """Columns of the PSF-corrected shape."""
-    stamps = batch.stamps
-    psf_stamps = scene.psf.draw(
-        x=sx - stamps.offset_x + scene.origin[0], y=sy - stamps.offset_y + scene.origin[1]
-    )
     # Each row of the sheet belongs to one stamp: a window within ``half - 3`` never leaves it.
     result = regauss_shapes(
         batch.image,
-        stamps.variance,
+        batch.stamps.variance,
         batch.good,
         x=sx,
         y=sy,
         half=half - 3,
-        psf_stamps=np.ascontiguousarray(psf_stamps, np.float32),
-        sigma=shape.sigma,
-        psf_sigma=scene.psf_sigma,
+        moments=np.stack([shape.ixx, shape.iyy, shape.ixy], axis=1),
+        psf_stamps=psf_stamps,
+        psf_moments=np.stack([star.ixx, star.iyy, star.ixy], axis=1),
     )
     out["hsmE1"], out["hsmE2"] = result.e1, result.e2
     out["hsmSigmaE"], out["hsmResolution"] = result.sigma_e, result.resolution

@@ -11,7 +11,6 @@ from skymill.measure.deblend import deblend_sources, total_model
 from skymill.measure.detection import DetectionOptions, detect_sources
 from skymill.measure.objects import ObjectOptions, force_objects, measure_objects
 from skymill.measure.psf_flux import GaussianPsf
-from skymill.measure.shear_shape import regauss_shapes
 from skymill.psf.models import CellPsf
 
 ORIGIN = (1000, 2000)
@@ -123,32 +122,11 @@ def test_forced_equals_free_at_the_same_place():
     np.testing.assert_allclose(forced["kronFlux"][good], free["kronFlux"][good], rtol=1e-2)
 
 
-def test_shear_shapes_are_those_of_galsim():
+def test_shear_shapes_can_be_left_out():
     planes, psf, found, children, _, _ = scene()
-    table = measure(planes, psf, found, children)
-    star = GaussianPsf(1.0).draw(x=np.zeros(1), y=np.zeros(1))
-    galaxy = galsim.Convolve(
-        galsim.Exponential(half_light_radius=3.0).shear(g1=0.2, g2=-0.1), galsim.Gaussian(sigma=1.0)
-    )
-    image = galaxy.drawImage(nx=81, ny=81, scale=1.0, method="no_pixel").array
-    out = regauss_shapes(
-        image,
-        np.full_like(image, 1e-8),
-        np.ones(image.shape, bool),
-        x=np.array([40.0]),
-        y=np.array([40.0]),
-        half=np.array([38]),
-        psf_stamps=star,
-        sigma=np.array([2.5]),
-        psf_sigma=1.0,
-    )
-    shear = galsim.Shear(g1=0.2, g2=-0.1)
-    assert out.flags[0] == 0
-    # Re-Gaussianization of an exponential: 1 % of the distortion (Hirata & Seljak 2003).
-    np.testing.assert_allclose([out.e1[0], out.e2[0]], [shear.e1, shear.e2], atol=0.01)
     none = measure(planes, psf, found, children, options=ObjectOptions(do_shear_shape=False))
     assert "hsmE1" not in none.colnames
-    assert "hsmE1" in table.colnames
+    assert "hsmE1" in measure(planes, psf, found, children).colnames
 
 
 @pytest.fixture(scope="module")
