@@ -70,7 +70,8 @@ class SlurmSite:
     """Workers in jobs of a SLURM cluster; the folder of the run must be on its shared disk."""
 
     nodes: int = option(1, "Nodes of each job.")
-    cores_per_node: int = option(1, "Workers on each node.")
+    cores_per_node: int = option(1, "Cores on each node.")
+    cores_per_worker: int = option(1, "Cores of each worker; 1 for quanta.")
     mem_per_node: int | None = option(None, "Memory asked for on each node.", unit="GB")
     walltime: str = option("48:00:00", "Duration of each job, HH:MM:SS.")
     max_jobs: int = option(1, "Jobs at once; a job that ends is followed by another.")
@@ -88,6 +89,7 @@ class SlurmSite:
     def __post_init__(self) -> None:
         check_range(self, "nodes", low=1)
         check_range(self, "cores_per_node", low=1)
+        check_range(self, "cores_per_worker", low=1, high=self.cores_per_node)
         check_range(self, "max_jobs", low=1)
         check_range(self, "mem_per_node", low=1)
         check_range(self, "drain_s", low=0)
@@ -96,7 +98,12 @@ class SlurmSite:
     @property
     def n_workers(self) -> int:
         """Number of worker processes when every job runs."""
-        return self.nodes * self.cores_per_node * self.max_jobs
+        return self.nodes * self.workers_per_node * self.max_jobs
+
+    @property
+    def workers_per_node(self) -> int:
+        """Number of worker processes on a node."""
+        return self.cores_per_node // self.cores_per_worker
 
 
 Site = LocalSite | SlurmSite
@@ -202,7 +209,7 @@ def _slurm_executor(site: SlurmSite, logs: Path) -> HighThroughputExecutor:
     return HighThroughputExecutor(
         label="slurm",
         address=site.address or address_by_hostname(),
-        max_workers_per_node=site.cores_per_node,
+        max_workers_per_node=site.workers_per_node,
         cores_per_worker=1e-3,
         interchange_launch_cmd=interchange_command(),
         encrypted=False,
