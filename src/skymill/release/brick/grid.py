@@ -131,9 +131,7 @@ def _make(
     pixel_scale: float,
     zoom: tuple[int, int, int, int] | None,
 ) -> BrickGrid:
-    wcs = make_tan_wcs(
-        ra=ra, dec=dec, scale=pixel_scale, x=(width - 1) / 2.0, y=(height - 1) / 2.0
-    )
+    wcs = make_tan_wcs(ra=ra, dec=dec, scale=pixel_scale, x=(width - 1) / 2.0, y=(height - 1) / 2.0)
     if zoom is not None:
         _check_zoom(zoom, width, height)
         wcs = wcs.shifted(dx=zoom[0], dy=zoom[2])

@@ -1,0 +1,290 @@
+"""The exposures that touch a brick, as images to fit: nanomaggies, noise, PSF and position.
+
+Images, weights and data quality are those of the community pipelines of DECam, 90prime and
+Mosaic-3. Their sky, PSF, zero point and astrometric offset are the survey's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from astropy.table import Row, Table
+from numpy.typing import NDArray
+
+from skymill.data.errors import DataError, MissingInputError, NoDataError
+from skymill.data.geometry import FitsWcs
+from skymill.instruments.community_ccd import CommunityCcd, read_ccd, read_ccd_header
+from skymill.model.fit_image import FitImage
+from skymill.psf.models import PolynomialPsf
+from skymill.release.brick.bits import Quality
+from skymill.release.brick.grid import BrickGrid
+from skymill.release.brick.options import BrickOptions
+from skymill.release.survey.survey_dir import SurveyDir
+
+__all__ = ["ImageSet", "read_image", "read_images", "touching"]
+
+_LOG = logging.getLogger(__name__)
+
+Float32Array = NDArray[np.float32]
+
+#: Zero point of a nanomaggy.
+_NANOMAGGY = 22.5
+#: Weights below this fraction of the median, and above this multiple of 1 / sigma1^2, are wrong.
+_LOW_WEIGHT, _HIGH_WEIGHT = 0.1, 1.3
+
+
+@dataclass
+class ImageSet:
+    """The images of a brick, with what was left out and why.
+
+    Parameters
+    ----------
+    images : list of FitImage
+        In the order of bands, then of time.
+    table : Table
+        Their rows of survey-ccds, with ``ccd_x0 ... brick_y1``, versions of sky and PSF.
+    notes : list of str
+        A sentence for each exposure that was left out, and each band without images.
+    """
+
+    images: list[FitImage]
+    table: Table
+    notes: list[str]
+
+
+def touching(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> Table:
+    """The rows of survey-ccds whose CCDs overlap a brick.
+
+    Parameters
+    ----------
+    survey : SurveyDir
+        The survey.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For bands and times.
+
+    Returns
+    -------
+    Table
+        Rows without cuts, sorted by band, time, exposure and CCD.
+    """
+    near = survey.ccds_touching(wcs=grid.wcs, shape=grid.shape)
+    if not len(near):
+        return near
+    filters = np.char.strip(np.asarray(near["filter"]).astype(str))
+    time = np.asarray(near["mjd_obs"], float)
+    keep = np.isin(filters, list(options.bands))
+    keep &= (time >= options.min_mjd) & (time <= options.max_mjd)
+    near, filters, time = near[keep], filters[keep], time[keep]
+    place = {band: k for k, band in enumerate(options.bands)}
+    names = np.array([str(v).strip() for v in near["ccdname"]])
+    keys = (names, np.asarray(near["expnum"]), time, np.array([place[f] for f in filters]))
+    return near[np.lexsort(keys)] if len(near) else near
+
+
+def _brick_box(
+    wcs: FitsWcs, grid: BrickGrid, shape: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """The part (x0, x1, y0, y1) of a CCD that the brick covers; None without overlap."""
+    t = np.linspace(-0.5, 0.5, 9)
+    w, h = grid.width, grid.height
+    cx, cy = (w - 1) / 2.0, (h - 1) / 2.0
+    xs = np.concatenate([cx + t * w, cx + t * w, np.full(9, -0.5), np.full(9, w - 0.5)])
+    ys = np.concatenate([np.full(9, -0.5), np.full(9, h - 0.5), cy + t * h, cy + t * h])
+    ra, dec = grid.wcs.pixel_to_sky(x=xs, y=ys)
+    x, y = wcs.sky_to_pixel(ra=ra, dec=dec)
+    ok = np.isfinite(x) & np.isfinite(y)
+    if not ok.any():
+        return None
+    ny, nx = shape
+    x0, x1 = int(max(0, np.floor(x[ok].min()))), int(min(nx, np.ceil(x[ok].max()) + 1))
+    y0, y1 = int(max(0, np.floor(y[ok].min()))), int(min(ny, np.ceil(y[ok].max()) + 1))
+    # One or two rows of pixels have no inner pixel for interpolation.
+    return (x0, x1, y0, y1) if x1 - x0 > 4 and y1 - y0 > 4 else None
+
+
+def _moved_psf(psf: PolynomialPsf, x0: int, y0: int) -> PolynomialPsf:
+    """The PSF of a CCD in pixels of its cut-out."""
+    return replace(psf, centre=(psf.centre[0] - x0, psf.centre[1] - y0))
+
+
+def read_image(
+    row: Row, survey: SurveyDir, grid: BrickGrid
+) -> tuple[FitImage | None, str]:
+    """Read the part of one CCD that overlaps a brick.
+
+    Parameters
+    ----------
+    row : Row
+        Of survey-ccds.
+    survey : SurveyDir
+        Where its files are.
+    grid : BrickGrid
+        The brick.
+
+    Returns
+    -------
+    image : FitImage or None
+        None if nothing of it can be used.
+    note : str
+        Why not; empty otherwise.
+
+    Raises
+    ------
+    DataError, MissingInputError
+        If a file is missing or corrupt.
+    """
+    ccd = str(row["ccdname"]).strip()
+    path = survey.image_path(row)
+    where = f"exposure {int(row['expnum'])} CCD {ccd} ({path.name})"
+    kind = {"hdu": int(row["image_hdu"]), "ccd": ccd, "camera": str(row["camera"]).strip()}
+    info = read_ccd_header(path, **kind)
+    wcs = info.wcs(ra_offset=_finite(row["ccdraoff"]), dec_offset=_finite(row["ccddecoff"]))
+    box = _brick_box(wcs, grid, info.shape)
+    if box is None:
+        return None, f"{where} does not reach the pixels of the brick"
+    pixels = read_ccd(path, **kind, box=box)
+    image = _calibrated(row, survey, pixels, wcs, box, where)
+    if not (image.inverse_error > 0).any():
+        zero = not (pixels.quality == 0).any()
+        why = "is masked everywhere" if zero else "has no weight above zero"
+        return None, f"{where} {why} on the brick and was left out"
+    return image, ""
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    return number if math.isfinite(number) else 0.0
+
+
+def _counts_of_nanomaggy(row: Row, pixels: CommunityCcd, where: str) -> float:
+    """Counts of the image that a nanomaggy gives."""
+    exposure_time, zero_point = float(row["exptime"]), float(row["ccdzpt"])
+    if not exposure_time > 0:
+        raise DataError(f"{where} has the exposure time {exposure_time} s; it must be > 0")
+    if not (math.isfinite(zero_point) and zero_point > 0):
+        raise DataError(f"{where} has no zero point: ccdzpt is {zero_point}")
+    if not pixels.info.camera.unit_is_electrons_per_second:
+        zero_point += 2.5 * math.log10(exposure_time)
+    return float(10.0 ** (0.4 * (zero_point - _NANOMAGGY)))
+
+
+def _calibrated(
+    row: Row,
+    survey: SurveyDir,
+    pixels: CommunityCcd,
+    wcs: FitsWcs,
+    box: tuple[int, int, int, int],
+    where: str,
+) -> FitImage:
+    """Pixels in nanomaggies without their sky."""
+    x0, x1, y0, y1 = box
+    scale = np.float32(_counts_of_nanomaggy(row, pixels, where))
+    sky = survey.sky(row, shape=(y1, x1))
+    if sky is None:
+        raise MissingInputError(
+            f"{where} has no sky below {survey.root}/calib; make it with: skymill release calibs"
+        )
+    quality = pixels.quality.astype(np.int32)
+    broken = ~np.isfinite(pixels.image)
+    quality[broken] |= np.int32(Quality.BADPIX)
+    image = (np.where(broken, np.float32(0), pixels.image) - sky[y0:y1, x0:x1]) / scale
+    image[broken] = 0.0
+    weight = np.where(broken | (quality != 0), np.float32(0), pixels.weight)
+    good = weight > 0
+    if good.any():
+        weight[weight < _LOW_WEIGHT * np.median(weight[good])] = 0.0
+    error = np.sqrt(weight) * scale
+    sigma1 = float(row["sig1"])
+    if not (math.isfinite(sigma1) and sigma1 > 0):
+        sigma1 = float(1.0 / np.median(error[error > 0])) if (error > 0).any() else math.inf
+    return FitImage(
+        image=image.astype(np.float32),
+        # A pixel with far less noise than the rest is an empty one.
+        inverse_error=np.minimum(error, np.float32(math.sqrt(_HIGH_WEIGHT) / sigma1)),
+        quality=quality,
+        band=str(row["filter"]).strip(),
+        wcs=wcs.shifted(dx=x0, dy=y0),
+        psf=_moved_psf(survey.psf(row), x0, y0),
+        sigma1=sigma1,
+        fwhm=float(row["fwhm"]),
+        x0=x0,
+        y0=y0,
+        camera=str(row["camera"]).strip(),
+        exposure=int(row["expnum"]),
+        ccd=str(row["ccdname"]).strip(),
+        mjd=float(row["mjd_obs"]),
+        row={name: row[name] for name in row.colnames},
+    )
+
+
+def read_images(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> ImageSet:
+    """Read every exposure that touches a brick.
+
+    Parameters
+    ----------
+    survey : SurveyDir
+        The survey.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For bands and times.
+
+    Returns
+    -------
+    ImageSet
+        The images, their table and the reasons of those that were left out.
+
+    Raises
+    ------
+    NoDataError
+        If no image overlaps the brick, or none has a usable pixel.
+    """
+    rows = touching(survey, grid, options)
+    if not len(rows):
+        raise NoDataError(
+            f"no image of the bands {','.join(options.bands)} in {survey.root} overlaps the brick "
+            f"{grid.name}; there is nothing to do"
+        )
+    images, kept, notes = [], [], []
+    for k, row in enumerate(rows):
+        image, note = read_image(row, survey, grid)
+        if image is None:
+            notes.append(note)
+            _LOG.warning("%s", note)
+            continue
+        images.append(image)
+        kept.append(k)
+    if not images:
+        raise NoDataError(
+            f"no image has a usable pixel on the brick {grid.name}: {'; '.join(notes)}"
+        )
+    for band in options.bands:
+        if not any(im.band == band for im in images):
+            notes.append(f"no image of band {band} touches the brick {grid.name}")
+    table = rows[kept]
+    _add_boxes(table, images, grid)
+    return ImageSet(images, table, notes)
+
+
+def _add_boxes(table: Table, images: list[FitImage], grid: BrickGrid) -> None:
+    """Columns of the pixels that a CCD and the brick share."""
+    boxes = np.zeros((len(images), 8), np.int64)
+    for k, image in enumerate(images):
+        ny, nx = image.image.shape
+        boxes[k, :4] = image.x0, image.y0, image.x0 + nx, image.y0 + ny
+        ra, dec = image.wcs.pixel_to_sky(
+            x=np.array([0.0, nx - 1, nx - 1, 0.0]), y=np.array([0.0, 0.0, ny - 1, ny - 1])
+        )
+        x, y = grid.wcs.sky_to_pixel(ra=ra, dec=dec)
+        boxes[k, 4:] = np.floor(x.min()), np.ceil(x.max()), np.floor(y.min()), np.ceil(y.max())
+    boxes[:, 4:6] = np.clip(boxes[:, 4:6], 0, grid.width - 1)
+    boxes[:, 6:] = np.clip(boxes[:, 6:], 0, grid.height - 1)
+    names = ("ccd_x0", "ccd_y0", "ccd_x1", "ccd_y1", "brick_x0", "brick_x1", "brick_y0", "brick_y1")
+    for k, name in enumerate(names):
+        table[name] = boxes[:, k].astype(np.int16)
