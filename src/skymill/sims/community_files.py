@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import galsim
 import hpgeom
 import numpy as np
 from astropy.io import fits
@@ -17,10 +18,8 @@ from skymill.sims.catalogs import gaia_catalogue, ps1_catalogue
 from skymill.sims.community_draw import draw_psf_stamps
 from skymill.sims.community_headers import PLVER, Calibration, process_date, process_id
 from skymill.sims.community_images import CcdImage, psf_field, sky_level
+from skymill.sims.community_plan import PatchBrick
 from skymill.sims.scene import Scene
-
-if TYPE_CHECKING:
-    from skymill.sims.community import PatchBrick
 
 __all__ = [
     "ccds_row",
@@ -149,8 +148,6 @@ def sky_row(ccd: CcdImage, pointing: Pointing) -> dict[str, Any]:
 
 def _norms(ccd: CcdImage, pointing: Pointing) -> tuple[float, float]:
     """Root of the sum of squares of the PSF, and of it with a round exponential of 0.45 arcsec."""
-    import galsim  # The only user in this file; the drawing of sources does not need it here.
-
     x0, y0, nx, ny = ccd.window
     x, y = np.array([(nx - 1) / 2]), np.array([(ny - 1) / 2])
     jacobian = local_jacobian(ccd.wcs, x=x, y=y)

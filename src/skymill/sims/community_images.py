@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -14,14 +14,12 @@ from skymill.data.geometry import FitsWcs, local_jacobian
 from skymill.sims import _detector_kernels as kernels
 from skymill.sims.camera import Pointing
 from skymill.sims.community_draw import SersicSources, draw_sersic
+from skymill.sims.community_plan import ReleasePatchOptions, Window
 from skymill.sims.detector import CCD_SHAPE, PIXEL_MM, CcdFacts, defect_boxes
 from skymill.sims.draw import PsfField
 from skymill.sims.optics import wcs_header
 
-if TYPE_CHECKING:
-    from skymill.sims.community import ReleasePatchOptions
-
-__all__ = ["DQ", "CcdImage", "Window", "expose_ccd", "sky_level"]
+__all__ = ["DQ", "CcdImage", "expose_ccd", "sky_level"]
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -29,10 +27,6 @@ BoolArray = NDArray[np.bool_]
 
 #: Codes of data quality since version 3.5 of the pipeline.
 DQ = {"bad": 1, "no_value": 2, "saturated": 3, "bleed": 4, "cosmic_ray": 5}
-
-#: The pixels of a CCD that the pipeline delivers: all but one at each edge (x0, y0, nx, ny).
-Window = tuple[int, int, int, int]
-WHOLE_CCD: Window = (1, 1, CCD_SHAPE[1] - 2, CCD_SHAPE[0] - 2)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from astropy.table import Table, vstack
 from numpy.typing import NDArray
@@ -11,10 +9,8 @@ from scipy.spatial import cKDTree
 
 from skymill.sims import populations
 from skymill.sims.community_draw import profile_edge
+from skymill.sims.community_plan import ReleasePatchOptions
 from skymill.sims.scene import Scene, SceneOptions, sky_offsets, sky_positions
-
-if TYPE_CHECKING:
-    from skymill.sims.community import ReleasePatchOptions
 
 __all__ = ["KINDS", "legacy_magnitudes", "make_patch_sky"]
 
@@ -54,6 +50,7 @@ def _make_stars(options: ReleasePatchOptions, rng: np.random.Generator) -> Table
         rng, width=width, height=height, density=options.star_density, brightest=13.5
     )
     legacy_magnitudes(stars)
+    stars["parallax"] = 0.0  # The images do not show it.
     template = Table(stars[:1], copy=True)
     for east, north, magnitude in options.bright_stars:
         star = Table(template, copy=True)

@@ -412,7 +412,8 @@ def simulate_survey(
 
     _run_all(missing, options, processes, report)
     records = [r for j in jobs for r in json.loads(j.record_path.read_text())]
-    _write_catalogues(root, scene, options)
+    if missing or not all(p.exists() for p in _catalogue_paths(root)):
+        _write_catalogues(root, scene, options)
     _write_truth(root / "truth", scene, pointings, records)
     return {
         "raws": [j.path for j in jobs if j.pointing is not None],
@@ -421,14 +422,21 @@ def simulate_survey(
     }
 
 
+def _catalogue_paths(root: Path) -> list[Path]:
+    """Catalogues, and the brighter-fatter kernel as the observatory would publish it."""
+    kernel = root / "calib" / "brighter_fatter_kernel.npy"
+    return [root / "refcats" / "gaia.parquet", root / "refcats" / "ps1.parquet", kernel]
+
+
 def _write_catalogues(root: Path, scene: Scene, options: SurveyOptions) -> None:
     gaia = catalogs.gaia_catalogue(scene, np.random.default_rng([options.seed, 4]))
     ps1 = catalogs.ps1_catalogue(scene, np.random.default_rng([options.seed, 5]))
-    write_parquet(gaia, root / "refcats" / "gaia.parquet")
-    write_parquet(ps1, root / "refcats" / "ps1.parquet")
+    gaia_path, ps1_path, kernel_path = _catalogue_paths(root)
+    write_parquet(gaia, gaia_path)
+    write_parquet(ps1, ps1_path)
     stream = io.BytesIO()
     np.save(stream, -brighter_fatter_kernel())
-    write_bytes(stream.getvalue(), root / "calib" / "brighter_fatter_kernel.npy")
+    write_bytes(stream.getvalue(), kernel_path)
 
 
 def _exposure_row(p: Pointing) -> dict[str, Any]:
