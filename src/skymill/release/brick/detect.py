@@ -13,7 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_fill_holes, gaussian_filter
+from scipy.ndimage import (
+    binary_dilation,
+    binary_fill_holes,
+    find_objects,
+    gaussian_filter,
+    label,
+)
 
 from skymill.model.fit_image import FitImage
 from skymill.release.brick._detect_kernels import local_maxima, select_peaks
@@ -49,7 +55,7 @@ class DetectionMaps:
     weight : (n_band, ny, nx) float32 [1/nanomaggy2]
         Its inverse variance.
     saturated : (n_band, ny, nx) bool
-        Pixels near saturated ones.
+        Pixels near saturated ones and bleed trails.
     """
 
     bands: tuple[str, ...]
@@ -153,7 +159,7 @@ def detection_maps(
         w = (weight * _edge_weight(image.image.shape))[row, column]
         total[k][mapping.row, mapping.column] += flux[row, column] * w
         weights[k][mapping.row, mapping.column] += w
-        core = (image.quality & int(Quality.SATUR)) != 0
+        core = (image.quality & int(Quality.SATUR | Quality.BLEED)) != 0
         if core.any():
             core = binary_dilation(core, iterations=4)
             saturated[k][mapping.row, mapping.column] |= core[row, column]
@@ -184,17 +190,19 @@ def _disc(mask: BoolArray, x: float, y: float, radius: float) -> None:
 
 
 def _merge_saturated(sn: Float32Array, saturated: BoolArray) -> Float32Array:
-    """Saturated pixels form a plateau: only its brightest neighbour can be a peak."""
-    from scipy.ndimage import label
-
+    """Make each saturated region one hill, as high as its surroundings, with its top inside."""
     labels, n = label(saturated, np.ones((3, 3)))
     if n == 0:
         return sn
     out = sn.copy()
-    largest = np.zeros(n + 1, np.float32)
-    np.maximum.at(largest, labels.ravel(), sn.ravel())
-    inside = labels > 0
-    out[inside] = np.maximum(out[inside], 0.5 * largest[labels[inside]])
+    for k, box in enumerate(find_objects(labels), start=1):
+        inside = labels[box] == k
+        rows, columns = np.nonzero(inside)
+        distance = np.hypot(rows - rows.mean(), columns - columns.mean())
+        height = float(sn[box][inside].max())
+        if height > 0:
+            slope = 1.0 + 1e-3 * (1.0 - distance / (distance.max() + 1.0))
+            out[box][inside] = height * slope
     return out
 
 

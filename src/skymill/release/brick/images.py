@@ -35,6 +35,8 @@ Float32Array = NDArray[np.float32]
 _NANOMAGGY = 22.5
 #: Weights below this fraction of the median, and above this multiple of 1 / sigma1^2, are wrong.
 _LOW_WEIGHT, _HIGH_WEIGHT = 0.1, 1.3
+#: A variance below this multiple of that of sky and source is explained by them.
+_PHOTON_EXCESS = 4.0
 
 
 @dataclass
@@ -174,6 +176,21 @@ def _counts_of_nanomaggy(row: Row, pixels: CommunityCcd, where: str) -> float:
     return float(10.0 ** (0.4 * (zero_point - _NANOMAGGY)))
 
 
+def _without_low_weights(pixels: CommunityCcd, weight: Float32Array) -> Float32Array:
+    """Weights far below the typical one are none, unless the photons of a star explain them."""
+    good = weight > 0
+    # Weights of cameras in electrons a second got the photons of stars when they were read.
+    if not good.any() or pixels.info.camera.unit_is_electrons_per_second:
+        return weight
+    median = float(np.median(weight[good]))
+    level = float(np.median(pixels.image[good]))
+    photons = np.maximum(pixels.image - level, 0.0) / pixels.info.gain
+    with np.errstate(divide="ignore", invalid="ignore"):
+        explained = 1.0 / weight < _PHOTON_EXCESS * (1.0 / median + photons)
+    keep = good & ((weight >= _LOW_WEIGHT * median) | explained)
+    return np.where(keep, weight, np.float32(0.0)).astype(np.float32)
+
+
 def _calibrated(
     row: Row,
     survey: SurveyDir,
@@ -196,9 +213,7 @@ def _calibrated(
     image = (np.where(broken, np.float32(0), pixels.image) - sky[y0:y1, x0:x1]) / scale
     image[broken] = 0.0
     weight = np.where(broken | (quality != 0), np.float32(0), pixels.weight)
-    good = weight > 0
-    if good.any():
-        weight[weight < _LOW_WEIGHT * np.median(weight[good])] = 0.0
+    weight = _without_low_weights(pixels, weight)
     error = np.sqrt(weight) * scale
     sigma1 = float(row["sig1"])
     if not (math.isfinite(sigma1) and sigma1 > 0):
