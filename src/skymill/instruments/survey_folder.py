@@ -68,6 +68,8 @@ class SurveyFolder:
         The folder that holds ``images`` and ``calib``.
     camera : str
         Name of the camera in the layout: ``decam``, ``90prime`` or ``mosaic``.
+    calib : path, optional
+        The folder of the calibrations; ``root/calib`` if omitted.
 
     Raises
     ------
@@ -75,8 +77,11 @@ class SurveyFolder:
         If there is no such folder.
     """
 
-    def __init__(self, root: str | Path, camera: str = "decam") -> None:
+    def __init__(
+        self, root: str | Path, camera: str = "decam", *, calib: str | Path | None = None
+    ) -> None:
         self.root, self.camera = Path(root), camera
+        self.calib = self.root / "calib" if calib is None else Path(calib)
         if not self.root.is_dir():
             raise MissingInputError(f"there is no folder {root}")
 
@@ -157,7 +162,7 @@ class SurveyFolder:
         found = self._find("psfex", image, exposure, ccd)
         if found is None:
             raise MissingInputError(
-                f"exposure {exposure} CCD {ccd} has no PSFEx model below {self.root}/calib"
+                f"exposure {exposure} CCD {ccd} has no PSFEx model below {self.calib}"
             )
         word, path = found
         try:
@@ -215,18 +220,94 @@ class SurveyFolder:
     def _candidates(self, kind: str, image: Path, exposure: int, ccd: str) -> Iterator[Path]:
         number = f"{exposure:08d}"
         file = f"{self.camera}-{number}"
-        for base in (self.root / "calib", self.root / "calib" / self.camera):
+        for base in (self.calib, self.calib / self.camera):
             for folder in (base / f"{kind}-merged", base / self.camera / f"{kind}-merged"):
                 yield folder / number[:5] / f"{file}.fits"
             for folder in (base / kind, base / self.camera / kind):
                 yield folder / number[:5] / number / f"{file}-{ccd}.fits"
+        for merged in (True, False):
+            yield self.calibration_path(kind, image, exposure, ccd, merged=merged)
+
+    def calibration_path(
+        self,
+        kind: str,
+        image: str | Path,
+        exposure: int,
+        ccd: str,
+        *,
+        merged: bool = False,
+        layout: str = "dr9",
+    ) -> Path:
+        """Where a calibration file belongs.
+
+        Parameters
+        ----------
+        kind : str
+            ``psfex`` or ``splinesky``.
+        image : path
+            The image.
+        exposure : int
+            Number of the exposure.
+        ccd : str
+            Name of the CCD.
+        merged : bool
+            The file of the whole exposure, not of the CCD.
+        layout : str
+            ``dr9`` (names after the image) or ``dr7`` (names after the exposure's number).
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        number, file = f"{exposure:08d}", Path(image)
+        if layout == "dr7":
+            name = f"{self.camera}-{number}"
+            if merged:
+                return self.calib / self.camera / f"{kind}-merged" / number[:5] / f"{name}.fits"
+            folder = self.calib / self.camera / kind / number[:5] / number
+            return folder / f"{name}-{ccd}.fits"
         newer = "sky" if kind == "splinesky" else kind
-        stem = re.sub(r"\.fits(\.fz|\.gz)?$", "", image.name)
+        stem = re.sub(r"\.fits(\.fz|\.gz)?$", "", file.name)
         stem = re.sub(rf"[.\-_]{re.escape(ccd)}$", "", stem)
-        place = _below(image.parent.absolute(), "images")
-        base = self.root / "calib"
-        yield base / newer / place / f"{stem}-{kind}.fits"
-        yield base / f"{newer}-single" / place / stem / f"{stem}-{ccd}-{kind}.fits"
+        place = _below(file.parent.absolute(), "images")
+        if merged:
+            return self.calib / newer / place / f"{stem}-{kind}.fits"
+        return self.calib / f"{newer}-single" / place / stem / f"{stem}-{ccd}-{kind}.fits"
+
+    def calibration_words(
+        self, kind: str, image: str | Path, exposure: int, ccd: str
+    ) -> dict[str, Any] | None:
+        """What a calibration file says of its origin.
+
+        Parameters
+        ----------
+        kind : str
+            ``psfex`` or ``splinesky``.
+        image : path
+            The image.
+        exposure : int
+            Number of the exposure.
+        ccd : str
+            Name of the CCD.
+
+        Returns
+        -------
+        dict or None
+            ``plver``, ``plprocid``, ``procdate``, ``psf_fwhm``, ... as far as it has them, and
+            ``path``; None without a file.
+
+        Raises
+        ------
+        DataError
+            If the file is corrupt.
+        """
+        found = self._find(kind, image, exposure, ccd)
+        if found is None:
+            return None
+        words, path = found
+        names = ("plver", "plprocid", "procdate", "expnum", "psf_fwhm", "psf_samp", "sig1", "chi2")
+        return {"path": path, **{name: words(name) for name in names if name in words}}
 
 
 def _below(folder: Path, name: str) -> Path:

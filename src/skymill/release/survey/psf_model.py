@@ -17,6 +17,7 @@ from skymill.data.options import check_range, option
 from skymill.instruments.community_ccd import QUALITY_BITS, CommunityCcd
 from skymill.measure.detection import DetectionOptions, detect_sources
 from skymill.measure.moments import adaptive_moments, adaptive_moments_stamps
+from skymill.model.profiles import EXP
 from skymill.psf.fit import PsfFitOptions, fit_psf
 from skymill.psf.models import PolynomialPsf
 from skymill.psf.star_choice import StarChoiceOptions, choose_stars
@@ -224,12 +225,16 @@ def _smooth_wings(psf: PolynomialPsf, radius: float) -> PolynomialPsf:
     return PolynomialPsf(coefficients / total, psf.order, psf.centre, psf.half_width)
 
 
-def _exponential_spectrum(size: int, radius: float) -> Float64Array:
-    """Fourier transform of a round exponential disk of unit flux; half-light radius in pixels."""
-    scale = radius / 1.67834699
+def _galaxy_spectrum(size: int, radius: float) -> Float64Array:
+    """Fourier transform of the round exponential galaxy of unit flux; half-light radius [pixel].
+
+    The mixture of Gaussians for the truncated exponential, as the catalogues fit it.
+    """
     ky = 2 * np.pi * np.fft.fftfreq(size)[:, None]
     kx = 2 * np.pi * np.fft.rfftfreq(size)[None, :]
-    return np.asarray((1.0 + (kx**2 + ky**2) * scale**2) ** -1.5)
+    square = (kx**2 + ky**2) * radius**2
+    parts = zip(EXP.amplitudes, EXP.variances, strict=True)
+    return np.asarray(sum(a * np.exp(-0.5 * v * square) for a, v in parts))
 
 
 def psf_norms(
@@ -255,7 +260,7 @@ def psf_norms(
     stamps /= stamps.sum(axis=(1, 2))[:, None, None]
     size = scipy.fft.next_fast_len(2 * stamps.shape[-1], real=True)
     spectrum = scipy.fft.rfft2(stamps, s=(size, size))
-    spectrum *= _exponential_spectrum(size, GALAXY_RADIUS / pixel_scale)
+    spectrum *= _galaxy_spectrum(size, GALAXY_RADIUS / pixel_scale)
     galaxy = scipy.fft.irfft2(spectrum, s=(size, size))
     return (
         np.sqrt((stamps**2).sum(axis=(1, 2))),
