@@ -1,0 +1,176 @@
+"""Grades of a release's catalogues against the truth of a simulated patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table, vstack
+from scipy.spatial import cKDTree
+
+from skymill.sims.community import read_patch_truth
+
+#: Mean epoch of the exposures of the patch minus that of the truth's positions [yr].
+_POINT = ("PSF", "DUP")
+
+
+@dataclass(frozen=True)
+class Grades:
+    """What the catalogues of a patch are worth.
+
+    Parameters
+    ----------
+    truth, found : Table
+        Rows of the truth and, row by row, of the catalogues (where ``truth["matched"]``).
+    """
+
+    truth: Table
+    found: Table
+
+    def select(self, *, snr=0.0, isolated=3.0, kind=None, upper=np.inf):
+        """Rows of the truth with a best signal-to-noise ratio in a range."""
+        t = self.truth
+        keep = (t["best_snr"] >= snr) & (t["best_snr"] < upper) & (t["nearest"] > isolated)
+        if kind == "star":
+            keep &= t["kind"] == "PSF"
+        elif kind == "galaxy":
+            keep &= t["kind"] != "PSF"
+        return np.asarray(keep & t["clean"])
+
+    def completeness(self, snr, upper=np.inf, **more):
+        rows = self.select(snr=snr, upper=upper, **more)
+        return float(self.truth["matched"][rows].mean()), int(rows.sum())
+
+    def pulls(self, band, kind, snr=8.0, **more):
+        """(flux - truth) / error of the objects that are found with the right kind."""
+        rows = self.select(snr=0.0, kind=kind, **more) & self.truth["matched"]
+        rows &= self.truth[f"snr_{band}"] > snr
+        point = np.isin(self.found["type"], _POINT)
+        rows &= point == (kind == "star")
+        found, truth = self.found[rows], self.truth[rows]
+        ivar = np.asarray(found[f"flux_ivar_{band}"], float)
+        delta = np.asarray(found[f"flux_{band}"], float) - np.asarray(truth[f"flux_{band}"])
+        return (delta * np.sqrt(ivar))[ivar > 0]
+
+    def classified(self, snr=20.0, kind=None, **more):
+        rows = self.select(snr=snr, kind=kind, **more) & self.truth["matched"]
+        point = np.isin(self.found["type"][rows], _POINT)
+        right = point == (self.truth["kind"][rows] == "PSF")
+        return float(np.mean(right)), int(rows.sum())
+
+    def position_pulls(self, snr=8.0, **more):
+        rows = self.select(snr=snr, **more) & self.truth["matched"]
+        found, truth = self.found[rows], self.truth[rows]
+        free = (np.asarray(found["ra_ivar"]) > 0) & (np.char.strip(found["ref_cat"]) == "")
+        cos = np.cos(np.radians(np.asarray(found["dec"])))
+        d_ra = (np.asarray(found["ra"]) - np.asarray(truth["ra"])) * cos
+        d_dec = np.asarray(found["dec"]) - np.asarray(truth["dec"])
+        # ra_ivar is of ra cos(dec) [1/deg2].
+        pulls = [d_ra * np.sqrt(found["ra_ivar"]), d_dec * np.sqrt(found["dec_ivar"])]
+        return np.concatenate([np.asarray(p)[free] for p in pulls])
+
+
+def robust_width(values):
+    """Half of the range of the central 68.27 %."""
+    low, high = np.percentile(values, [15.865, 84.135])
+    return 0.5 * (high - low)
+
+
+def read_catalogues(output: Path, bricks) -> Table:
+    """The primary objects of all bricks."""
+    parts = []
+    for brick in bricks:
+        path = output / "tractor" / brick.name[:3] / f"tractor-{brick.name}.fits"
+        data = Table(fits.getdata(path, 1))
+        parts.append(data[np.asarray(data["brick_primary"], bool)])
+    return vstack(parts, metadata_conflicts="silent")
+
+
+def grade(folder: Path, output: Path, bricks, *, bands=("g", "r", "z"), epoch_mjd=58230.0):
+    """Match the catalogues to the truth: brightest first, within 1 arcsec.
+
+    A row of the truth is ``clean`` if it is inside a brick's part, seen in half of the exposures
+    of each band and not in the mask of a bright star or beside a saturated pixel.
+    """
+    truth = read_patch_truth(folder, "sources")
+    years = (epoch_mjd - 57388.0) / 365.25
+    truth["dec"] = truth["dec"] + np.asarray(truth["pm_dec"]) * years / 3.6e6 * truth["dec"].unit
+    step = np.asarray(truth["pm_ra"]) * years / 3.6e6 / np.cos(np.radians(truth["dec"].value))
+    truth["ra"] = truth["ra"] + step * truth["ra"].unit
+    truth["best_snr"] = np.max([truth[f"snr_{b}"] for b in bands], axis=0)
+    found = read_catalogues(output, bricks)
+    names = [b.name for b in bricks]
+    truth = truth[np.isin(truth["brickname"], names) & (truth["best_snr"] > 3.0)]
+    ra0, dec0 = np.median(truth["ra"].value), np.median(truth["dec"].value)
+
+    def plane(table):
+        cos = np.cos(np.radians(dec0))
+        ra, dec = (np.asarray(table[n], float) for n in ("ra", "dec"))
+        return np.stack([((ra - ra0 + 180) % 360 - 180) * cos, dec - dec0], axis=1) * 3600.0
+
+    objects = found[found["type"] != "DUP"]
+    tree, points = cKDTree(plane(objects)), plane(truth)
+    index, free = np.full(len(truth), -1), np.ones(len(objects), bool)
+    reference = "r" if "r" in bands else bands[0]
+    flux = np.asarray(objects[f"flux_{reference}"], float)
+    for k, near in enumerate(tree.query_ball_point(points, 1.0)):
+        usable = [n for n in near if free[n]]
+        if usable:
+            distance = np.linalg.norm(tree.data[usable] - points[k], axis=1)
+            expected = float(np.asarray(truth[f"flux_{reference}"])[k])
+            # Of blended objects the one with the most similar flux, then the nearest.
+            cost = distance + np.abs(np.log(np.maximum(flux[usable], 1e-3) / expected)) * 0.3
+            index[k] = usable[int(np.argmin(cost))]
+            free[index[k]] = False
+    truth["matched"] = index >= 0
+    truth["clean"] = _clean(truth, output, bricks, bands)
+    return Grades(truth, objects[np.maximum(index, 0)])
+
+
+def _clean(truth: Table, output: Path, bricks, bands):
+    """Not in a bright star's mask, not saturated, and with enough exposures."""
+    ok = np.ones(len(truth), bool)
+    for band in bands:
+        most = np.max(truth[f"n_exposure_{band}"])
+        ok &= np.asarray(truth[f"n_exposure_{band}"]) >= 0.5 * most
+    from skymill.data.geometry import FitsWcs
+
+    for brick in bricks:
+        folder = output / "coadd" / brick.name[:3] / brick.name
+        with fits.open(folder / f"legacysurvey-{brick.name}-maskbits.fits.fz") as hdus:
+            mask, wcs = np.asarray(hdus[1].data), FitsWcs(hdus[1].header)
+        rows = np.flatnonzero(np.asarray(truth["brickname"]) == brick.name)
+        x, y = wcs.sky_to_pixel(ra=truth["ra"].value[rows], dec=truth["dec"].value[rows])
+        i = np.clip(np.rint(x).astype(int), 0, mask.shape[1] - 1)
+        j = np.clip(np.rint(y).astype(int), 0, mask.shape[0] - 1)
+        # Bits 1 BRIGHT, 2-4 SATUR, 5-7 ALLMASK, 10 BAILOUT, 11 MEDIUM.
+        ok[rows] &= (mask[j, i] & 0b1100_1111_1110) == 0
+    return ok
+
+
+def report(grades: Grades, bands=("g", "r", "z")) -> str:
+    """A table of the numbers."""
+    lines = []
+    for low, high in ((5, 6), (6, 8), (8, 10), (10, 20), (20, np.inf)):
+        a, n = grades.completeness(low, high)
+        b, m = grades.completeness(low, high, isolated=0.0)
+        lines.append(f"completeness S/N {low}-{high}: isolated {a:.3f} ({n}), all {b:.3f} ({m})")
+    for kind in ("star", "galaxy"):
+        for band in bands:
+            pulls = grades.pulls(band, kind)
+            if pulls.size:
+                lines.append(
+                    f"pulls {kind} {band}: width {robust_width(pulls):.3f} median "
+                    f"{np.median(pulls):+.3f} rms(<5) {pulls[abs(pulls) < 5].std():.3f} "
+                    f"beyond 5: {np.mean(abs(pulls) > 5):.3f} ({pulls.size})"
+                )
+        right, n = grades.classified(kind=kind)
+        lines.append(f"classification {kind}: {right:.3f} ({n})")
+    right, n = grades.classified()
+    lines.append(f"classification all: {right:.3f} ({n})")
+    pulls = grades.position_pulls()
+    if pulls.size:
+        lines.append(f"positions: width {robust_width(pulls):.3f} ({pulls.size})")
+    return "\n".join(lines)
