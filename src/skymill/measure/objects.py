@@ -452,7 +452,8 @@ def _galaxy(
     floor = 0.05 * psf_sigma**2
     excess[:, :2] = np.maximum(excess[:, :2], floor)
     fits: dict[str, GalaxyFit] = {}
-    for profile, factor in ((EXP, 1.7), (DEV, 2.5)):
+    start = 1.7 * excess
+    for profile in (EXP, DEV):
         fit = fit_profile(
             batch.image,
             batch.stamps.variance,
@@ -461,11 +462,13 @@ def _galaxy(
             y=sy,
             half=half,
             psf=psf_at,
-            start=factor * excess,
+            start=start,
             profile=profile,
             options=options.galaxy,
         )
         fits[profile.name] = fit
+        # Small galaxies look smaller with the cuspy profile, large ones larger.
+        start = fit.shape * np.clip(0.5 * fit.radius, 0.6, 2.5)[:, None]
         out[f"{profile.name}Flux"], out[f"{profile.name}FluxErr"] = fit.flux, fit.flux_err
         for j, name in enumerate(("Ixx", "Iyy", "Ixy")):
             out[f"{profile.name}{name}"] = fit.shape[:, j]
@@ -492,7 +495,13 @@ def _galaxy(
     widening = np.sqrt((1.0 - share) * inflation[0] + share * inflation[1])
     out["cModelFlux"], out["cModelFluxErr"] = composite.flux, composite.flux_err * widening
     out["fracDev"] = composite.fraction
-    out["cModelFlux_flags"] = composite.flags | fits["exp"].flags | fits["dev"].flags
+    # A profile without a share of the flux has no say.
+    none = np.uint32(0)
+    out["cModelFlux_flags"] = (
+        composite.flags
+        | np.where(share < 1.0, fits["exp"].flags, none)
+        | np.where(share > 0.0, fits["dev"].flags, none)
+    )
 
 
 def _shear_shape(

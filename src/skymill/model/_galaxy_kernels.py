@@ -1,7 +1,7 @@
 """Numba loops of `galaxy`: PSF-convolved mixtures of Gaussians, their derivatives and their fit.
 
-The covariance of a galaxy of unit half-light radius squared is M = L L^T with
-L = [[exp(p0), 0], [p1, exp(p2)]]: positive definite for any p.
+A galaxy's shape is the matrix M (xx, yy, xy) of its half-light ellipse. The model is nearly linear
+in M down to points, which keeps the fits short; M stays positive definite by limits on its axes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ _NEGATIVE, _NO_PSF = 256, 128
 
 _LIMIT = 26.0
 
+# Pixels that are drawn at once.
+_BLOCK = 16
+
 # Largest half-light radius in half widths of the window.
 _REACH = 0.6
+
+# Inverse of the prior's width of sinh(ln(a/b)).
+_ROUND = 0.7
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
@@ -44,31 +50,36 @@ def _exp(t):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _add_row(value, start, a, b_dy, c_dy2, amplitude):
-    a_, b_, c_ = np.float32(a), np.float32(2.0 * b_dy), np.float32(c_dy2)
-    s_, amp = np.float32(start), np.float32(amplitude)
-    half = np.float32(-0.5)
-    for i in range(value.size):
-        dx = s_ + np.float32(i)
-        value[i] += amp * _exp(half * ((a_ * dx + b_) * dx + c_))
+def _add_block(value, start, a, b2, c, amplitude):
+    """Add a Gaussian to _BLOCK pixels: a fixed count makes vectors of short rows, too."""
+    lowest = np.float32(-13.0)
+    for i in range(_BLOCK):
+        dx = start + np.float32(i)
+        t = np.float32(-0.5) * ((a * dx + b2) * dx + c)
+        g = amplitude * _exp(max(t, lowest))
+        value[i] += g if t > lowest else np.float32(0.0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _add_row_derivatives(value, d_xx, d_yy, d_xy, start, a, b, c, dy, amplitude, scale):
-    a_, b_, c_ = np.float32(a), np.float32(b), np.float32(c)
-    s_, amp, dy_ = np.float32(start), np.float32(amplitude), np.float32(dy)
-    k = np.float32(scale)
-    half = np.float32(0.5)
-    for i in range(value.size):
-        dx = s_ + np.float32(i)
-        ux = a_ * dx + b_ * dy_
-        uy = b_ * dx + c_ * dy_
-        g = amp * _exp(-half * (ux * dx + uy * dy_))
-        value[i] += g
+def _add_block_derivatives(out, start, a, b, c, b_dy, c_dy, dy, amplitude, k):
+    """Add a Gaussian and its derivatives by xx, yy, xy to _BLOCK pixels.
+
+    The four lie one after the other: were they in arrays of their own, the loop would have to
+    watch that they do not overlap.
+    """
+    half, lowest = np.float32(0.5), np.float32(-13.0)
+    for i in range(_BLOCK):
+        dx = start + np.float32(i)
+        ux = a * dx + b_dy
+        uy = b * dx + c_dy
+        t = -half * (ux * dx + uy * dy)
+        g = amplitude * _exp(max(t, lowest))
+        g = g if t > lowest else np.float32(0.0)
+        out[i] += g
         g *= k
-        d_xx[i] += half * g * (ux * ux - a_)
-        d_yy[i] += half * g * (uy * uy - c_)
-        d_xy[i] += g * (ux * uy - b_)
+        out[i + _BLOCK] += half * g * (ux * ux - a)
+        out[i + 2 * _BLOCK] += half * g * (uy * uy - c)
+        out[i + 3 * _BLOCK] += g * (ux * uy - b)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -84,8 +95,12 @@ def _row_range(a, b_dy, c_dy2, x0, n):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _render(mxx, myy, mxy, amps, variances, psf_amp, psf_cov, x0, y0, out, derivatives):
-    """Model of unit flux in out[0], and its derivatives by M in out[1:4]."""
-    n = out.shape[1]
+    """Model of unit flux, with ``derivatives`` also its derivatives by M.
+
+    ``out`` (n, blocks, _BLOCK or 4 _BLOCK) holds _BLOCK pixels of the value, then of each
+    derivative; the last pixels of a row may be too many.
+    """
+    n, blocks = out.shape[0], out.shape[1]
     out[:, :, :] = 0.0
     for i in range(amps.size):
         for j in range(psf_amp.size):
@@ -94,57 +109,55 @@ def _render(mxx, myy, mxy, amps, variances, psf_amp, psf_cov, x0, y0, out, deriv
             cxy = variances[i] * mxy + psf_cov[j, 2]
             det = cxx * cyy - cxy * cxy
             a, b, c = cyy / det, -cxy / det, cxx / det
-            amplitude = amps[i] * psf_amp[j] / (2.0 * math.pi * math.sqrt(det))
+            amplitude = np.float32(amps[i] * psf_amp[j] / (2.0 * math.pi * math.sqrt(det)))
+            a_, b_, c_, k = np.float32(a), np.float32(b), np.float32(c), np.float32(variances[i])
             reach = math.sqrt(_LIMIT * cyy)
             for y in range(max(0, math.ceil(y0 - reach)), min(n, math.floor(y0 + reach) + 1)):
                 dy = y - y0
-                first, last = _row_range(a, b * dy, c * dy * dy, x0, n)
-                if last <= first:
-                    continue
-                if derivatives:
-                    _add_row_derivatives(
-                        out[0, y, first:last],
-                        out[1, y, first:last],
-                        out[2, y, first:last],
-                        out[3, y, first:last],
-                        first - x0,
-                        a,
-                        b,
-                        c,
-                        dy,
-                        amplitude,
-                        variances[i],
-                    )
-                else:
-                    _add_row(out[0, y, first:last], first - x0, a, b * dy, c * dy * dy, amplitude)
+                first, last = _row_range(a, b * dy, c * dy * dy, x0, blocks * _BLOCK)
+                dy_, b_dy, c_dy = np.float32(dy), np.float32(b * dy), np.float32(c * dy)
+                for block in range(first // _BLOCK, (last + _BLOCK - 1) // _BLOCK):
+                    start = np.float32(block * _BLOCK - x0)
+                    if derivatives:
+                        _add_block_derivatives(
+                            out[y, block], start, a_, b_, c_, b_dy, c_dy, dy_, amplitude, k
+                        )
+                    else:
+                        b2, c2 = np.float32(2.0) * b_dy, c_dy * dy_
+                        _add_block(out[y, block], start, a_, b2, c2, amplitude)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gather(drawn, weight, planes):
+    """Put the parts of all blocks together, zero where there are no data."""
+    n_plane = planes.shape[0]
+    flat = drawn.reshape(-1)
+    for k in range(weight.size // _BLOCK):
+        w = weight[k * _BLOCK : (k + 1) * _BLOCK]
+        for m in range(n_plane):
+            start = (k * n_plane + m) * _BLOCK
+            source = flat[start : start + _BLOCK]
+            target = planes[m, k * _BLOCK : (k + 1) * _BLOCK]
+            for i in range(_BLOCK):
+                target[i] = source[i] * w[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _dot3(w, u, v):
+def _dot(u, v):
     total = 0.0
-    for i in range(w.size):
-        total += w[i] * u[i] * v[i]
+    for i in range(u.size):
+        total += np.float64(u[i]) * np.float64(v[i])
     return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sums(out, data, weight, n_plane, matrix, vector):
-    """Inner products of the planes with one another and with the data; returns data . data."""
-    n = out.shape[1]
-    matrix[:, :] = 0.0
-    vector[:] = 0.0
-    data2 = 0.0
-    for y in range(n):
-        w, d = weight[y], data[y]
-        for i in range(n_plane):
-            vector[i] += _dot3(w, out[i, y], d)
-            for j in range(i, n_plane):
-                matrix[i, j] += _dot3(w, out[i, y], out[j, y])
-        data2 += _dot3(w, d, d)
-    for i in range(n_plane):
-        for j in range(i):
-            matrix[i, j] = matrix[j, i]
-    return data2
+def _products(planes, data, matrix, vector):
+    """Inner products of the planes with one another and with the data."""
+    for i in range(planes.shape[0]):
+        vector[i] = _dot(planes[i], data)
+        for j in range(i + 1):
+            matrix[i, j] = _dot(planes[i], planes[j])
+            matrix[j, i] = matrix[i, j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -174,18 +187,23 @@ def _solve(matrix, vector, n):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _cut(sheet, variance, good, sx, sy, half, data, weight):
-    """Copy the window; returns the number of usable pixels, their mean variance, and flags."""
+def _cut(sheet, variance, good, sx, sy, half, data, weight, noise):
+    """Copy the window; returns the number of usable pixels, their mean variance, and flags.
+
+    Data, weight and noise (the variance) are zero where a pixel may not be used, and in what a row
+    has more than the window.
+    """
     height, width = sheet.shape
     n = 2 * half + 1
+    stride = data.size // n
+    data[:], weight[:], noise[:] = 0.0, 0.0, 0.0
     count, total = 0, 0.0
     flags = 0
     for j in range(n):
         y = sy - half + j
         for i in range(n):
             x = sx - half + i
-            data[j, i] = 0.0
-            weight[j, i] = 0.0
+            p = j * stride + i
             if x < 0 or y < 0 or x >= width or y >= height:
                 flags |= _EDGE
                 continue
@@ -193,8 +211,7 @@ def _cut(sheet, variance, good, sx, sy, half, data, weight):
             if not good[y, x]:
                 flags |= _PIXELS
             elif v > 0.0 and np.isfinite(v):
-                data[j, i] = sheet[y, x]
-                weight[j, i] = 1.0
+                data[p], weight[p], noise[p] = sheet[y, x], 1.0, v
                 total += v
                 count += 1
             else:
@@ -203,185 +220,247 @@ def _cut(sheet, variance, good, sx, sy, half, data, weight):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _penalty(p, flux, mean_log, gradient, hessian):
-    """Weak prior against large sizes and thin ellipses; none against points."""
-    s_size, s_ratio, s_tilt = 1.0, 1.0, 1.0
-    size = max(0.0, 0.5 * (p[0] + p[2]) - mean_log)
-    ratio = p[0] - p[2]
-    # The tilt is relative to the size, whose derivative is left out: the prior is weak.
-    scale = math.exp(-0.5 * (p[0] + p[2]))
-    tilt = p[1] * scale
-    gradient[0] = 0.5 * size / s_size**2 + ratio / s_ratio**2
-    gradient[2] = 0.5 * size / s_size**2 - ratio / s_ratio**2
-    gradient[1] = tilt * scale / s_tilt**2
-    hessian[0] = (0.25 / s_size**2 if size > 0.0 else 0.0) + 1.0 / s_ratio**2
-    hessian[2] = hessian[0]
-    hessian[1] = scale * scale / s_tilt**2
-    return (size / s_size) ** 2 + (ratio / s_ratio) ** 2 + (tilt / s_tilt) ** 2
+def _blur(psf_amp, psf_cov):
+    """Variance of the widest Gaussian that carries a fifth of the PSF."""
+    blur = 0.0
+    for j in range(psf_amp.size):
+        if psf_amp[j] > 0.2:
+            blur = max(blur, 0.5 * (psf_cov[j, 0] + psf_cov[j, 1]))
+    return blur
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_one(data, weight, sigma2, p, amps, variances, psf_amp, psf_cov, x0, y0, low, high, out):
-    """Levenberg-Marquardt over (p0, p1, p2) with the flux solved linearly at each step."""
-    matrix, vector = np.empty((4, 4)), np.empty(4)
-    jac = np.zeros((3, 3))
-    normal, step = np.empty((3, 3)), np.empty(3)
-    work, work_step = np.empty((3, 3)), np.empty(3)
-    gradient, hessian = np.zeros(3), np.zeros(3)
-    trial = p.copy()
-    mean_log = 1.0
-    damping = 1e-2
-    best = np.inf
-    flux = 0.0
-    flags = _NOT_CONVERGED
-    evaluations = 0
-    for evaluation in range(30):
-        evaluations = evaluation + 1
-        ea, b, ec = math.exp(trial[0]), trial[1], math.exp(trial[2])
-        _render(
-            ea * ea, b * b + ec * ec, ea * b, amps, variances, psf_amp, psf_cov, x0, y0, out, True
+def _penalty(shape, floor, gradient, hessian):
+    """Weak prior against large sizes and thin ellipses; none against points.
+
+    The square of (ln size - 1) where that is positive, with the size from the mean variance, and
+    that of the sinh of the logarithm of the axis ratio, in units of its width; ``floor`` is a
+    variance below which no ellipse can be seen. Fills half of the gradient and of the Gauss-Newton
+    Hessian by (xx, yy, xy).
+    """
+    xx, yy, xy = shape[0] + floor, shape[1] + floor, shape[2]
+    det = xx * yy - xy * xy
+    root = math.sqrt(det)
+    size = max(0.0, 0.5 * math.log(0.5 * (shape[0] + shape[1])) - 1.0)
+    slope = 0.5 / (shape[0] + shape[1]) if size > 0.0 else 0.0
+    e1, e2 = 0.5 * _ROUND * (xx - yy) / root, _ROUND * xy / root
+    inner, half = _ROUND / root, 0.5 / det
+    rows = (
+        (slope, slope, 0.0, size),
+        (0.5 * inner - e1 * half * yy, -0.5 * inner - e1 * half * xx, e1 * xy / det, e1),
+        (-e2 * half * yy, -e2 * half * xx, inner + e2 * xy / det, e2),
+    )
+    total = 0.0
+    gradient[:] = 0.0
+    hessian[:, :] = 0.0
+    for row in rows:
+        jac = (row[0], row[1], row[2])
+        total += row[3] * row[3]
+        for i in range(3):
+            gradient[i] += jac[i] * row[3]
+            for j in range(3):
+                hessian[i, j] += jac[i] * jac[j]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _axes(shape):
+    """Variances along the axes of the ellipse, larger first, and its direction's cos and sin."""
+    half, tilt = 0.5 * (shape[0] - shape[1]), shape[2]
+    mean, root = 0.5 * (shape[0] + shape[1]), math.sqrt(half * half + tilt * tilt)
+    if root < 1e-12 * abs(mean):
+        return mean, mean, 1.0, 0.0
+    angle = 0.5 * math.atan2(tilt, half)
+    return mean + root, mean - root, math.cos(angle), math.sin(angle)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _limit(shape, low, high):
+    """Bring the axes of an ellipse into their range, in place."""
+    major, minor, c, s = _axes(shape)
+    if minor >= low and major <= high:
+        return
+    major, minor = max(low, min(high, major)), max(low, min(high, minor))
+    shape[0] = c * c * major + s * s * minor
+    shape[1] = s * s * major + c * c * minor
+    shape[2] = c * s * (major - minor)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _normal_equations(flux, matrix, vector, sigma2, gradient, hessian, normal, right):
+    """Gauss-Newton equations of the shape, the flux following it linearly, prior included."""
+    for i in range(3):
+        inner = vector[i + 1] - flux * matrix[0, i + 1]
+        right[i] = flux * inner / sigma2 - gradient[i]
+        for j in range(3):
+            inner = matrix[i + 1, j + 1] - matrix[0, i + 1] * matrix[0, j + 1] / matrix[0, 0]
+            normal[i, j] = flux * flux * inner / sigma2 + hessian[i, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _propose(shape, normal, right, damping, low, high, reach, work, step, turn):
+    """The step of the shape, written into ``step``; returns by how much the objective falls.
+
+    The equations are solved along the ellipse's own axes. An axis at its limit that wants to go
+    beyond is held: the others go on without it.
+    """
+    major, minor, c, s = _axes(shape)
+    turn[0, 0], turn[0, 1], turn[0, 2] = c * c, s * s, -2.0 * c * s
+    turn[1, 0], turn[1, 1], turn[1, 2] = s * s, c * c, 2.0 * c * s
+    turn[2, 0], turn[2, 1], turn[2, 2] = c * s, -c * s, c * c - s * s
+    own, force = np.zeros((3, 3)), np.zeros(3)
+    for i in range(3):
+        for k in range(3):
+            force[i] += turn[k, i] * right[k]
+            for j in range(3):
+                for m in range(3):
+                    own[i, j] += turn[k, i] * normal[k, m] * turn[m, j]
+    held = np.zeros(3, np.bool_)
+    for i in range(2):
+        axis = major if i == 0 else minor
+        held[i] = (axis <= 1.0001 * low and force[i] < 0.0) or (
+            axis >= 0.9999 * high and force[i] > 0.0
         )
-        data2 = _sums(out, data, weight, 4, matrix, vector)
+    held[2] = held[0] and held[1]
+    along = np.zeros(3)
+    for i in range(3):
+        along[i] = 0.0 if held[i] else force[i]
+        for j in range(3):
+            work[i, j] = 0.0 if held[i] or held[j] else own[i, j]
+        work[i, i] = 1.0 if held[i] else own[i, i] * (1.0 + damping) + 1e-300
+    if not _solve(work, along, 3):
+        return np.nan
+    fall = 0.0
+    longest = max(abs(along[0]), abs(along[1]), abs(along[2]))
+    shrink = min(1.0, (0.5 * (major + minor) + reach) / max(longest, 1e-300))
+    for i in range(3):
+        along[i] *= shrink
+    for i in range(3):
+        fall += 2.0 * along[i] * force[i]
+        step[i] = 0.0
+        for j in range(3):
+            fall -= along[i] * own[i, j] * along[j]
+            step[i] += turn[i, j] * along[j]
+    return fall
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_one(
+    data,
+    weight,
+    sigma2,
+    shape,
+    amps,
+    variances,
+    psf_amp,
+    psf_cov,
+    x0,
+    y0,
+    low,
+    high,
+    drawn,
+    planes,
+):
+    """Levenberg-Marquardt over the ellipse, the flux solved linearly at each step.
+
+    Returns flux, objective, flags, evaluations; ``planes`` keep model and derivatives of the last
+    evaluation, which lies within a small step of the solution.
+    """
+    matrix, vector = np.empty((4, 4)), np.empty(4)
+    normal, right = np.empty((3, 3)), np.empty(3)
+    gradient, hessian = np.empty(3), np.empty((3, 3))
+    work, step, turn = np.empty((3, 3)), np.empty(3), np.empty((3, 3))
+    data2 = _dot(data, data)
+    # What the PSF blurs: steps are bounded by it, and thinner ellipses cannot be seen.
+    blur = _blur(psf_amp, psf_cov)
+    floor = 0.1 * blur
+    _limit(shape, low, high)
+    trial = shape.copy()
+    damping, best, flux, evaluations = 1e-3, np.inf, 0.0, 0
+    flags = _NOT_CONVERGED
+    for _ in range(30):
+        evaluations += 1
+        _render(
+            trial[0], trial[1], trial[2], amps, variances, psf_amp, psf_cov, x0, y0, drawn, True
+        )
+        _gather(drawn, weight, planes)
+        _products(planes, data, matrix, vector)
         if not (matrix[0, 0] > 0.0):
             return 0.0, np.nan, _NO_DATA, evaluations
         new_flux = vector[0] / matrix[0, 0]
-        chi2 = (data2 - new_flux * vector[0]) / sigma2
-        objective = chi2 + _penalty(trial, new_flux, mean_log, gradient, hessian)
-        if objective < best:
+        objective = (data2 - new_flux * vector[0]) / sigma2
+        objective += _penalty(trial, floor, gradient, hessian)
+        if objective <= best:
             gain = best - objective
             best, flux = objective, new_flux
-            p[:] = trial
-            damping = max(damping * 0.2, 1e-6)
+            shape[:] = trial
+            damping = max(damping * 0.1, 1e-6)
             # A bright galaxy is never an exact mixture: its objective is known relatively.
             if gain < 1e-3 + 1e-6 * objective:
                 flags = 0
                 break
-            # Derivatives of M by p, rows (xx, yy, xy).
-            jac[0, 0], jac[2, 0] = 2.0 * ea * ea, ea * b
-            jac[2, 1], jac[1, 1] = ea, 2.0 * b
-            jac[1, 2] = 2.0 * ec * ec
-            # Projected on the space orthogonal to the model itself, as the flux follows.
-            for i in range(3):
-                step[i] = -gradient[i]
-                for j in range(3):
-                    normal[i, j] = hessian[i] if i == j else 0.0
-                for m in range(3):
-                    step[i] += flux * jac[m, i] * (vector[m + 1] - flux * matrix[0, m + 1]) / sigma2
-            for i in range(3):
-                for j in range(3):
-                    for m in range(3):
-                        for k in range(3):
-                            normal[i, j] += (
-                                flux
-                                * flux
-                                * jac[m, i]
-                                * jac[k, j]
-                                * (
-                                    matrix[m + 1, k + 1]
-                                    - matrix[0, m + 1] * matrix[0, k + 1] / matrix[0, 0]
-                                )
-                                / sigma2
-                            )
+            _normal_equations(flux, matrix, vector, sigma2, gradient, hessian, normal, right)
         else:
-            damping = damping * 8.0
+            damping = max(damping * 10.0, 1e-2)
             if damping > 1e6:
                 flags = 0
                 break
-        for i in range(3):
-            work_step[i] = step[i]
-            for j in range(3):
-                work[i, j] = normal[i, j] * (1.0 + damping if i == j else 1.0)
-        # What stands at its limit and wants to go beyond is held: the others go on without it.
-        for i in range(0, 3, 2):
-            if (p[i] >= high and step[i] > 0.0) or (p[i] <= low and step[i] < 0.0):
-                for j in range(3):
-                    work[i, j], work[j, i] = 0.0, 0.0
-                work[i, i], work_step[i] = 1.0, 0.0
-        if not _solve(work, work_step, 3):
-            flags = _NOT_CONVERGED
+        fall = _propose(shape, normal, right, damping, low, high, blur, work, step, turn)
+        if np.isnan(fall):
             break
-        largest = 0.0
         for i in range(3):
-            change = max(-1.0, min(1.0, work_step[i])) if i != 1 else work_step[i]
-            if i == 1:
-                bound = 0.5 * math.exp(p[0]) + 0.5 * math.exp(p[2])
-                change = max(-bound, min(bound, change))
-            trial[i] = p[i] + change
-            if i == 1:
-                trial[i] = max(-math.exp(high), min(math.exp(high), trial[i]))
-            else:
-                trial[i] = max(low, min(high, trial[i]))
-            largest = max(largest, abs(trial[i] - p[i]))
-        if largest < 1e-4:
+            trial[i] = shape[i] + step[i]
+        _limit(trial, low, high)
+        if fall < 1e-2 + 1e-6 * best and objective <= best:
+            # So small a step needs no evaluation: the flux follows it linearly.
+            for i in range(3):
+                flux -= new_flux * matrix[0, i + 1] / matrix[0, 0] * (trial[i] - shape[i])
+            shape[:] = trial
             flags = 0
             break
-    if p[0] <= low and p[2] <= low:
-        flags |= 0
-    elif p[0] >= high or p[2] >= high:
+    if _axes(shape)[0] >= 0.9999 * high:
         flags |= _AT_LIMIT
     return flux, best, flags, evaluations
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _flux_error(out, weight, variance, sx, sy, half, norm):
-    """Error of the linear flux of the model in out[0] for the given variance."""
-    n = 2 * half + 1
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _weighted_square(plane, variance):
     total = 0.0
-    for j in range(n):
-        for i in range(n):
-            if weight[j, i] > 0.0:
-                m = out[0, j, i]
-                total += m * m * variance[sy - half + j, sx - half + i]
-    return math.sqrt(total) / norm
+    for i in range(plane.size):
+        total += plane[i] * plane[i] * variance[i]
+    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _free_flux_error(out, weight, variance, sx, sy, half, p, flux, sigma2, matrix, vector):
+def _free_flux_error(planes, noise, shape, flux, sigma2, floor, matrix, response):
     """Error of the flux when the shape is fitted too, for the given variance.
 
     Linear error propagation through the minimum: the flux moves by the first row of the inverse
-    normal matrix (of flux and p, prior included) times the derivatives of the model. ``out`` holds
-    the model and its derivatives by M. Not finite where the normal matrix is singular.
+    normal matrix (of flux and shape, prior included) times the derivatives of the model, which are
+    ``planes``. Not finite where the normal matrix is singular.
     """
-    n = 2 * half + 1
-    ea, b, ec = math.exp(p[0]), p[1], math.exp(p[2])
-    jac = np.zeros((3, 3))
-    jac[0, 0], jac[2, 0] = 2.0 * ea * ea, ea * b
-    jac[2, 1], jac[1, 1] = ea, 2.0 * b
-    jac[1, 2] = 2.0 * ec * ec
-    gradient, hessian = np.zeros(3), np.zeros(3)
-    _penalty(p, flux, 1.0, gradient, hessian)
-    # Columns of the design as mixtures of the four planes.
-    mix = np.zeros((4, 4))
-    mix[0, 0] = 1.0
-    for i in range(3):
-        for m in range(3):
-            mix[i + 1, m + 1] = flux * jac[m, i]
-    _sums(out, weight, weight, 4, matrix, vector)
-    normal, row = np.zeros((4, 4)), np.zeros(4)
+    gradient, hessian = np.empty(3), np.empty((3, 3))
+    _penalty(shape, floor, gradient, hessian)
+    normal, row = np.empty((4, 4)), np.zeros(4)
     for i in range(4):
         for j in range(4):
-            for k in range(4):
-                for m in range(4):
-                    normal[i, j] += mix[i, k] * mix[j, m] * matrix[k, m] / sigma2
-    for i in range(3):
-        normal[i + 1, i + 1] += hessian[i]
+            scale = (1.0 if i == 0 else flux) * (1.0 if j == 0 else flux)
+            normal[i, j] = scale * matrix[i, j] / sigma2
+            if i > 0 and j > 0:
+                normal[i, j] += hessian[i - 1, j - 1]
     row[0] = 1.0
     if not _solve(normal, row, 4):
         return np.nan
-    share = np.zeros(4)
+    response[:] = 0.0
     for k in range(4):
-        for i in range(4):
-            share[k] += row[i] * mix[i, k] / sigma2
-    total = 0.0
-    for j in range(n):
-        for i in range(n):
-            if weight[j, i] > 0.0:
-                response = 0.0
-                for k in range(4):
-                    response += share[k] * out[k, j, i]
-                total += response * response * variance[sy - half + j, sx - half + i]
-    return math.sqrt(total)
+        _add_scaled(response, planes[k], np.float32(row[k] * (1.0 if k == 0 else flux) / sigma2))
+    return math.sqrt(_weighted_square(response, noise))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _add_scaled(target, source, factor):
+    for i in range(target.size):
+        target[i] += factor * source[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -413,43 +492,40 @@ def fit_galaxies(
     matrix, vector = np.empty((4, 4)), np.empty(4)
     for k in range(x.size):
         n = 2 * half[k] + 1
-        data, weight = np.empty((n, n), np.float32), np.empty((n, n), np.float32)
-        out = np.empty((4, n, n), np.float32)
+        stride = _BLOCK * ((n + _BLOCK - 1) // _BLOCK)
+        data, weight = np.empty(n * stride, np.float32), np.empty(n * stride, np.float32)
+        noise, response = np.empty(n * stride, np.float32), np.empty(n * stride, np.float32)
+        drawn = np.empty((n, stride // _BLOCK, 4 * _BLOCK), np.float32)
+        planes = np.empty((4, n * stride), np.float32)
         sx, sy = math.floor(x[k] + 0.5), math.floor(y[k] + 0.5)
         flux[k], flux_err[k], fixed_err[k] = np.nan, np.nan, np.nan
         chi2[k], iterations[k] = np.nan, 0
         shape[k, :] = np.nan
-        count, sigma2, f = _cut(sheet, variance, good, sx, sy, half[k], data, weight)
+        count, sigma2, f = _cut(sheet, variance, good, sx, sy, half[k], data, weight, noise)
         if count < 10 or node[k] < 0:
             flags[k] = f | (_NO_DATA if node[k] >= 0 else _NO_PSF | _NO_DATA)
             continue
-        p = start[k].copy()
-        amp, cov = psf_amp[node[k]], psf_cov[node[k]]
+        amp, cov, scale = psf_amp[node[k]], psf_cov[node[k]], psf_scale[node[k]]
         x0, y0 = x[k] - sx + half[k], y[k] - sy + half[k]
         # Light far outside of the window is a guess, and the wings of neighbours suggest it.
-        top = max(low, min(high, math.log(_REACH * half[k])))
-        p[0], p[2] = min(p[0], top), min(p[2], top)
+        top = max(low, min(high, _REACH * half[k]))
+        found = start[k].copy()
         value, objective, g, n_eval = _fit_one(
-            data, weight, sigma2, p, amps, variances, amp, cov, x0, y0, low, top, out
-        )
-        a, b, c = math.exp(p[0]), p[1], math.exp(p[2])
-        shape[k, 0], shape[k, 1], shape[k, 2] = a * a, b * b + c * c, a * b
-        _render(shape[k, 0], shape[k, 1], shape[k, 2], amps, variances, amp, cov, x0, y0, out, True)
-        norm = 0.0
-        for j in range(n):
-            norm += _dot3(weight[j], out[0, j], out[0, j])
-        if not (norm > 0.0):
-            flags[k] = f | _NO_DATA
+            data, weight, sigma2, found, amps, variances, amp, cov, x0, y0,
+            low * low, top * top, drawn, planes,
+        )  # fmt: skip
+        chi2[k], iterations[k], flags[k] = objective, n_eval, f | g
+        if not np.isfinite(objective):
             continue
-        flux[k] = value / psf_scale[node[k]]
-        fixed = _flux_error(out, weight, variance, sx, sy, half[k], norm)
+        _products(planes, data, matrix, vector)
+        shape[k, :] = found
+        flux[k] = value / scale
+        fixed = math.sqrt(_weighted_square(planes[0], noise)) / matrix[0, 0]
         free = _free_flux_error(
-            out, weight, variance, sx, sy, half[k], p, value, sigma2, matrix, vector
+            planes, noise, found, value, sigma2, 0.1 * _blur(amp, cov), matrix, response
         )
-        fixed_err[k] = fixed / psf_scale[node[k]]
-        flux_err[k] = (max(free, fixed) if np.isfinite(free) else fixed) / psf_scale[node[k]]
-        chi2[k], iterations[k] = objective, n_eval
-        flags[k] = f | g
+        fixed_err[k] = fixed / scale
+        flux_err[k] = (max(free, fixed) if np.isfinite(free) else fixed) / scale
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -481,163 +557,58 @@ def fit_composite(
     With ``free`` both fluxes are fitted, neither below zero, and ``fraction`` receives the share
     of the second; without, ``fraction`` is given and only the total flux is fitted.
     """
+    matrix, vector = np.empty((2, 2)), np.empty(2)
     for k in range(x.size):
         n = 2 * half[k] + 1
-        data, weight = np.empty((n, n), np.float32), np.empty((n, n), np.float32)
-        first = np.empty((4, n, n), np.float32)
-        second = np.empty((4, n, n), np.float32)
+        stride = _BLOCK * ((n + _BLOCK - 1) // _BLOCK)
+        data, weight = np.empty(n * stride, np.float32), np.empty(n * stride, np.float32)
+        noise = np.empty(n * stride, np.float32)
+        drawn = np.empty((n, stride // _BLOCK, _BLOCK), np.float32)
+        planes = np.zeros((2, n * stride), np.float32)
         sx, sy = math.floor(x[k] + 0.5), math.floor(y[k] + 0.5)
         flux[k], flux_err[k] = np.nan, np.nan
-        count, _, f = _cut(sheet, variance, good, sx, sy, half[k], data, weight)
-        known = np.isfinite(exp_shape[k, 0]) and np.isfinite(dev_shape[k, 0])
+        count, _, f = _cut(sheet, variance, good, sx, sy, half[k], data, weight, noise)
+        e, d = exp_shape[k], dev_shape[k]
+        known = np.isfinite(e[0]) and np.isfinite(d[0])
         if count < 10 or node[k] < 0 or not known:
             flags[k] = f | _NO_DATA
             continue
         amp, cov = psf_amp[node[k]], psf_cov[node[k]]
         x0, y0 = x[k] - sx + half[k], y[k] - sy + half[k]
-        s = exp_shape[k]
-        _render(s[0], s[1], s[2], exp_amps, exp_variances, amp, cov, x0, y0, first, False)
-        s = dev_shape[k]
-        _render(s[0], s[1], s[2], dev_amps, dev_variances, amp, cov, x0, y0, second, False)
+        # A profile without a share need not be drawn.
+        if free or fraction[k] < 1.0:
+            _render(e[0], e[1], e[2], exp_amps, exp_variances, amp, cov, x0, y0, drawn, False)
+            _gather(drawn, weight, planes[:1])
+        if free or fraction[k] > 0.0:
+            _render(d[0], d[1], d[2], dev_amps, dev_variances, amp, cov, x0, y0, drawn, False)
+            _gather(drawn, weight, planes[1:])
+        _products(planes, data, matrix, vector)
         if free:
-            ee, ed, dd, e_i, d_i = 0.0, 0.0, 0.0, 0.0, 0.0
-            for j in range(n):
-                ee += _dot3(weight[j], first[0, j], first[0, j])
-                ed += _dot3(weight[j], first[0, j], second[0, j])
-                dd += _dot3(weight[j], second[0, j], second[0, j])
-                e_i += _dot3(weight[j], first[0, j], data[j])
-                d_i += _dot3(weight[j], second[0, j], data[j])
-            det = ee * dd - ed * ed
-            alone = 1.0 if d_i * d_i * ee > e_i * e_i * dd else 0.0
-            fraction[k] = alone
-            if det > 1e-6 * ee * dd:
-                f_e, f_d = (dd * e_i - ed * d_i) / det, (ee * d_i - ed * e_i) / det
-                if f_e > 0.0 and f_d > 0.0:
-                    fraction[k] = f_d / (f_e + f_d)
-        q = np.float32(fraction[k])
-        for j in range(n):
-            for i in range(n):
-                first[0, j, i] += q * (second[0, j, i] - first[0, j, i])
-        mm, m_d = 0.0, 0.0
-        for j in range(n):
-            mm += _dot3(weight[j], first[0, j], first[0, j])
-            m_d += _dot3(weight[j], first[0, j], data[j])
+            fraction[k] = _share(matrix, vector)
+        q = fraction[k]
+        mm = (1.0 - q) ** 2 * matrix[0, 0] + 2.0 * q * (1.0 - q) * matrix[0, 1]
+        mm += q * q * matrix[1, 1]
         if not (mm > 0.0):
             flags[k] = f | _NO_DATA
             continue
-        flux[k] = m_d / mm / psf_scale[node[k]]
-        flux_err[k] = _flux_error(first, weight, variance, sx, sy, half[k], mm)
-        flux_err[k] /= psf_scale[node[k]]
+        m_d = (1.0 - q) * vector[0] + q * vector[1]
+        model = np.zeros(n * stride, np.float32)
+        _add_scaled(model, planes[0], np.float32(1.0 - q))
+        _add_scaled(model, planes[1], np.float32(q))
+        scale = psf_scale[node[k]]
+        flux[k] = m_d / mm / scale
+        flux_err[k] = math.sqrt(_weighted_square(model, noise)) / mm / scale
         flags[k] = f
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _first_guess(stamp, weight, cov):
-    """Widths from the area above half maximum, 2 pi ln 2 sigma2 for a Gaussian."""
-    half = stamp.shape[0] // 2
-    n_component = weight.size
-    area = 0.0
-    for j in range(stamp.shape[0]):
-        for i in range(stamp.shape[1]):
-            if stamp[j, i] > 0.5 * stamp[half, half]:
-                area += 1.0
-    width = max(area / (2.0 * math.pi * math.log(2.0)), 0.3)
-    for c in range(n_component):
-        weight[c] = 0.6 if c == 0 else 0.4 / (n_component - 1)
-        cov[c, 0] = width * (0.8 if c == 0 else 1.8 * 3.0 ** (c - 1))
-        cov[c, 1], cov[c, 2] = cov[c, 0], 0.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _inverse(weight, cov, inv):
-    """Rows (a, 2 b, c, height) of each component: height exp(-(a x2 + 2 b x y + c y2)/2)."""
-    for c in range(weight.size):
-        det = cov[c, 0] * cov[c, 1] - cov[c, 2] * cov[c, 2]
-        inv[c, 0], inv[c, 1], inv[c, 2] = cov[c, 1] / det, -2.0 * cov[c, 2] / det, cov[c, 0] / det
-        inv[c, 3] = weight[c] / (2.0 * math.pi * math.sqrt(det))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _em_step(stamp, weight, cov, inv, share, new):
-    """One step of expectation maximisation on the pixels above 1e-5 of the peak."""
-    size = stamp.shape[0]
-    half = size // 2
-    floor = 1e-5 * stamp[half, half]
-    n_component = weight.size
-    _inverse(weight, cov, inv)
-    new[:, :] = 0.0
-    for j in range(size):
-        dy = j - half
-        for i in range(size):
-            v = stamp[j, i]
-            if v <= floor:
-                continue
-            dx = i - half
-            norm = 1e-300
-            for c in range(n_component):
-                q = (inv[c, 0] * dx + inv[c, 1] * dy) * dx + inv[c, 2] * dy * dy
-                share[c] = inv[c, 3] * math.exp(-0.5 * q)
-                norm += share[c]
-            v /= norm
-            for c in range(n_component):
-                r = v * share[c]
-                new[c, 0] += r
-                new[c, 1] += r * dx * dx
-                new[c, 2] += r * dy * dy
-                new[c, 3] += r * dx * dy
-    total = 0.0
-    for c in range(n_component):
-        total += new[c, 0]
-    for c in range(n_component):
-        weight[c] = new[c, 0] / total
-        if new[c, 0] > 1e-6 * total:
-            cov[c, 0] = max(new[c, 1] / new[c, 0], 0.2)
-            cov[c, 1] = max(new[c, 2] / new[c, 0], 0.2)
-            bound = 0.95 * math.sqrt(cov[c, 0] * cov[c, 1])
-            cov[c, 2] = max(-bound, min(bound, new[c, 3] / new[c, 0]))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def fit_mixture(stamps, n_component, iterations, amplitudes, covariances, scale):
-    """Mixture of concentric Gaussians for each PSF stamp, by expectation maximisation.
-
-    Each stamp starts from the mixture of the one before and then needs a third of the steps.
-    ``scale`` receives the flux that the mixture, fitted linearly, finds in the stamp of a star of
-    unit flux.
-    """
-    n, size, _ = stamps.shape
-    half = size // 2
-    share, weight = np.empty(n_component), np.empty(n_component)
-    cov, inv, new = (
-        np.empty((n_component, 3)),
-        np.empty((n_component, 4)),
-        np.empty((n_component, 4)),
-    )
-    for s in range(n):
-        stamp = stamps[s]
-        similar = s > 0 and abs(stamp[half, half] / stamps[s - 1, half, half] - 1.0) < 0.2
-        if not similar:
-            _first_guess(stamp, weight, cov)
-        for _ in range(iterations // 3 if similar else iterations):
-            _em_step(stamp, weight, cov, inv, share, new)
-        _inverse(weight, cov, inv)
-        total = 0.0
-        for j in range(size):
-            for i in range(size):
-                total += stamp[j, i]
-        mm, m_p = 0.0, 0.0
-        for j in range(size):
-            for i in range(size):
-                dx, dy = i - half, j - half
-                m = 0.0
-                for c in range(n_component):
-                    q = (inv[c, 0] * dx + inv[c, 1] * dy) * dx + inv[c, 2] * dy * dy
-                    m += inv[c, 3] * math.exp(-0.5 * q)
-                m *= total
-                mm += m * m
-                m_p += m * stamp[j, i]
-        for c in range(n_component):
-            amplitudes[s, c] = weight[c] * total
-            covariances[s, c, 0], covariances[s, c, 1] = cov[c, 0], cov[c, 1]
-            covariances[s, c, 2] = cov[c, 2]
-        scale[s] = m_p / mm
+def _share(matrix, vector):
+    """Share of the second of two models whose fluxes are fitted, neither below zero."""
+    ee, ed, dd = matrix[0, 0], matrix[0, 1], matrix[1, 1]
+    e_i, d_i = vector[0], vector[1]
+    det = ee * dd - ed * ed
+    if det > 1e-6 * ee * dd:
+        f_e, f_d = (dd * e_i - ed * d_i) / det, (ee * d_i - ed * e_i) / det
+        if f_e > 0.0 and f_d > 0.0:
+            return f_d / (f_e + f_d)
+    return 1.0 if d_i * d_i * ee > e_i * e_i * dd else 0.0

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from skymill.data.options import check_range, option
 from skymill.data.protocols import Psf
-from skymill.model._galaxy_kernels import fit_composite, fit_galaxies, fit_mixture
+from skymill.model._galaxy_kernels import fit_composite, fit_galaxies
+from skymill.model._mixture_kernels import fit_mixture
 from skymill.model.profiles import DEV, EXP, Profile
 
 __all__ = [
@@ -257,9 +258,9 @@ def fit_profile(
         psf.scale,
         profile.amplitudes,
         profile.variances,
-        _cholesky(start, options),
-        np.log(options.min_radius),
-        np.log(options.max_radius),
+        np.nan_to_num(np.ascontiguousarray(start, np.float64), nan=1.0),
+        float(options.min_radius),
+        float(options.max_radius),
         out.flux,
         out.flux_err,
         out.fixed_err,
@@ -335,16 +336,3 @@ def composite_fluxes(
         out.flags,
     )
     return out
-
-
-def _cholesky(start: Float64Array, options: GalaxyOptions) -> Float64Array:
-    """Parameters p of the half-light ellipses, within the limits of the radius."""
-    low, high = options.min_radius**2, options.max_radius**2
-    xx = np.clip(np.nan_to_num(start[:, 0], nan=1.0), low, high)
-    yy = np.clip(np.nan_to_num(start[:, 1], nan=1.0), low, high)
-    bound = 0.9 * np.sqrt(xx * yy)
-    xy = np.clip(np.nan_to_num(start[:, 2], nan=0.0), -bound, bound)
-    a = np.sqrt(xx)
-    b = xy / a
-    c = np.sqrt(np.maximum(yy - b * b, low))
-    return np.ascontiguousarray(np.stack([np.log(a), b, np.log(c)], axis=1))
