@@ -117,14 +117,17 @@ def _dot(u, v):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gram(planes, data, weight, window, matrix, vector):
+def gram(planes, data, weight, window, background, matrix, vector):
     """Weighted inner products of the planes with one another and with the data.
 
     planes (n_image, p, n, n); data, weight (n_image, n, n); window (n_image, 4): first and last
-    row and column with weight; matrix (n_image, p, p) and vector (n_image, p) are filled.
+    row and column with weight; matrix (n_image, p, p) and vector (n_image, p) are filled. With
+    ``background`` a constant in each image is fitted and eliminated.
     """
     n_image, p, n, _ = planes.shape
     row = np.empty(n)
+    ones = np.ones(n)
+    sums = np.empty(p)
     matrix[:, :, :] = 0.0
     vector[:, :] = 0.0
     for m in range(n_image):
@@ -132,6 +135,8 @@ def gram(planes, data, weight, window, matrix, vector):
         if x1 <= x0:
             continue
         scaled = row[: x1 - x0]
+        sums[:] = 0.0
+        total_weight, total_data = 0.0, 0.0
         for y in range(window[m, 0], window[m, 1]):
             w = weight[m, y, x0:x1]
             d = data[m, y, x0:x1]
@@ -140,8 +145,18 @@ def gram(planes, data, weight, window, matrix, vector):
                 for x in range(scaled.size):
                     scaled[x] = w[x] * source[x]
                 vector[m, i] += _dot(scaled, d)
+                if background:
+                    sums[i] += _dot(scaled, ones[: x1 - x0])
                 for j in range(i, p):
                     matrix[m, i, j] += _dot(scaled, planes[m, j, y, x0:x1])
+            if background:
+                total_weight += _dot(w, ones[: x1 - x0])
+                total_data += _dot(w, d)
+        if background and total_weight > 0.0:
+            for i in range(p):
+                vector[m, i] -= sums[i] * total_data / total_weight
+                for j in range(i, p):
+                    matrix[m, i, j] -= sums[i] * sums[j] / total_weight
         for i in range(p):
             for j in range(i):
                 matrix[m, i, j] = matrix[m, j, i]
@@ -195,3 +210,84 @@ def normal_equations(matrix, vector, band, jacobian, flux, gain, hessian, mixed,
                     total += change[k, i] * turned[k, j]
                 hessian[i - 1, j - 1] += f * f * total
     return chi2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sky_matrix(log_size, soft1, soft2, out):
+    """xx, yy, xy of the matrix of `shape_matrix` for internal parameters."""
+    soft = math.sqrt(soft1 * soft1 + soft2 * soft2)
+    factor = (1.0 - math.exp(-soft)) / soft if soft > 1e-8 else 1.0 - 0.5 * soft
+    e1, e2 = soft1 * factor, soft2 * factor
+    e = e1 * e1 + e2 * e2
+    size = math.exp(2.0 * log_size)
+    out[0] = size * (1.0 + e - 2.0 * e1)
+    out[1] = size * (1.0 + e + 2.0 * e1)
+    out[2] = size * 2.0 * e2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _to_pixels(sky, to_pixel, out):
+    a, b, c, d = to_pixel[0, 0], to_pixel[0, 1], to_pixel[1, 0], to_pixel[1, 1]
+    xx, yy, xy = sky[0], sky[1], sky[2]
+    out[0] = a * a * xx + 2.0 * a * b * xy + b * b * yy
+    out[1] = c * c * xx + 2.0 * c * d * xy + d * d * yy
+    out[2] = a * c * xx + (a * d + b * c) * xy + b * d * yy
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def place_model(parameters, base_shift, to_pixel, shift, quadratic, d_quadratic):
+    """Positions on stamps and shapes in pixels of a source with internal parameters.
+
+    parameters: east, north [arcsec], log of size, soft e1, soft e2 (the size is the half-light
+    radius of the major axis over 1 + e; 0 to 3 shapes follow from d_quadratic).
+    """
+    n_image = to_pixel.shape[0]
+    n_shape = d_quadratic.shape[1]
+    sky, low, high = np.empty(3), np.empty(3), np.empty(3)
+    slope = np.empty((3, 3))
+    step = 1e-5
+    if n_shape > 0:
+        log_size, soft1, soft2 = parameters[2], parameters[3], parameters[4]
+        _sky_matrix(log_size, soft1, soft2, sky)
+        slope[0] = 2.0 * sky
+        _sky_matrix(log_size, soft1 - step, soft2, low)
+        _sky_matrix(log_size, soft1 + step, soft2, high)
+        slope[1] = (high - low) / (2.0 * step)
+        _sky_matrix(log_size, soft1, soft2 - step, low)
+        _sky_matrix(log_size, soft1, soft2 + step, high)
+        slope[2] = (high - low) / (2.0 * step)
+    for m in range(n_image):
+        for i in range(2):
+            shift[m, i] = (
+                base_shift[m, i]
+                + to_pixel[m, i, 0] * parameters[0]
+                + to_pixel[m, i, 1] * parameters[1]
+            )
+        if n_shape > 0:
+            _to_pixels(sky, to_pixel[m], quadratic[m])
+            for j in range(n_shape):
+                _to_pixels(slope[j], to_pixel[m], d_quadratic[m, j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def cut_stamp(image, weight, keep, x0, y0, data_out, weight_out, window):
+    """Copy a stamp of the residual and its weight, where ``keep``; its window of pixels."""
+    ny, nx = image.shape
+    n = data_out.shape[0]
+    data_out[:, :] = 0.0
+    weight_out[:, :] = 0.0
+    window[0], window[1], window[2], window[3] = n, 0, n, 0
+    total = 0
+    first, last = max(0, -x0), min(n, nx - x0)
+    for j in range(max(0, -y0), min(n, ny - y0)):
+        for i in range(first, last):
+            w = weight[y0 + j, x0 + i]
+            if w > 0.0 and keep[y0 + j, x0 + i]:
+                data_out[j, i] = image[y0 + j, x0 + i]
+                weight_out[j, i] = w
+                window[0], window[1] = min(window[0], j), max(window[1], j + 1)
+                window[2], window[3] = min(window[2], i), max(window[3], i + 1)
+                total += 1
+    if total == 0:
+        window[0], window[2] = 0, 0
+    return total

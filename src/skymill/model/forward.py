@@ -7,7 +7,7 @@ stamp is as wide as the model reaches, so that what wraps around its edges is ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from skymill.model.sources import Sources, SourceType
 
 __all__ = [
     "Placement",
+    "draw_patches",
     "place",
     "profile_table",
     "psf_reach",
@@ -112,9 +113,7 @@ def shape_matrix(radius: float, e1: float, e2: float) -> Float64Array:
     """
     e = np.hypot(e1, e2)
     size = (radius / (1.0 + e)) ** 2
-    return np.asarray(
-        size * np.array([[1 + e * e - 2 * e1, 2 * e2], [2 * e2, 1 + e * e + 2 * e1]])
-    )
+    return np.asarray(size * np.array([[1 + e * e - 2 * e1, 2 * e2], [2 * e2, 1 + e * e + 2 * e1]]))
 
 
 def profile_table(kind: int, sersic: float) -> tuple[Float64Array, float]:
@@ -217,39 +216,76 @@ def render(
     DataError
         If the band of the image is not among ``bands``.
     """
-    if image.band not in bands:
-        raise DataError(f"the band {image.band} is not among those of the sources: {list(bands)}")
     out = np.zeros(image.shape)
-    n = len(sources)
-    if n == 0:
-        return out.astype(np.float32)
-    flux = sources.flux[:, list(bands).index(image.band)]
-    where = place(image.wcs, sources.ra, sources.dec)
-    ny, nx = image.shape
-    drawable = np.isfinite(where.x) & np.isfinite(flux) & (flux != 0.0)
-    chosen = np.flatnonzero(drawable)
-    if chosen.size == 0:
-        return out.astype(np.float32)
-    stamps = image.psf.draw(
-        x=np.clip(where.x[chosen], 0.0, nx - 1.0), y=np.clip(where.y[chosen], 0.0, ny - 1.0)
-    )
-    for stamp, i in zip(stamps, chosen, strict=True):
-        if np.isfinite(stamp).all():
-            _draw(out, stamp, sources, int(i), float(flux[i]), where, precision * image.sigma1)
+    for i, flux, stamp, where in _drawable(sources, image, bands):
+        found = _plane(image.shape, stamp, sources, i, flux, where, precision * image.sigma1)
+        if found is not None:
+            add_stamp(out, found[2], found[0], found[1], flux)
     return out.astype(np.float32)
 
 
-def _draw(
-    out: Float64Array,
+def draw_patches(
+    sources: Sources, image: FitImage, *, bands: Sequence[str], precision: float = 0.003
+) -> Iterator[tuple[int, int, int, Float64Array]]:
+    """The part of an exposure that each source covers, one after the other.
+
+    Parameters
+    ----------
+    sources, image, bands, precision
+        As in `render`.
+
+    Yields
+    ------
+    index, x0, y0 : int
+        Which source; first pixel of its patch on the exposure.
+    patch : (h, w) float64 [nanomaggy]
+        Its model there. Sources without flux, or off the exposure, are left out.
+    """
+    for i, flux, stamp, where in _drawable(sources, image, bands):
+        found = _plane(image.shape, stamp, sources, i, flux, where, precision * image.sigma1)
+        if found is None:
+            continue
+        x0, y0, plane = found
+        ny, nx = image.shape
+        left, low = max(0, -x0), max(0, -y0)
+        part = plane[low : max(low, ny - y0), left : max(left, nx - x0)]
+        if part.size:
+            yield i, x0 + left, y0 + low, part * flux
+
+
+def _drawable(
+    sources: Sources, image: FitImage, bands: Sequence[str]
+) -> Iterator[tuple[int, float, NDArray[np.float32], Placement]]:
+    """Sources with a flux in the band of an exposure, with the PSF at their places."""
+    if image.band not in bands:
+        raise DataError(f"the band {image.band} is not among those of the sources: {list(bands)}")
+    if len(sources) == 0:
+        return
+    flux = sources.flux[:, list(bands).index(image.band)]
+    where = place(image.wcs, *sources.position_at(image.mjd))
+    ny, nx = image.shape
+    chosen = np.flatnonzero(np.isfinite(where.x) & np.isfinite(flux) & (flux != 0.0))
+    for start in range(0, chosen.size, 256):
+        some = chosen[start : start + 256]
+        stamps = image.psf.draw(
+            x=np.clip(where.x[some], 0.0, nx - 1.0), y=np.clip(where.y[some], 0.0, ny - 1.0)
+        )
+        for stamp, i in zip(stamps, some, strict=True):
+            if np.isfinite(stamp).all():
+                yield int(i), float(flux[i]), stamp, where
+
+
+def _plane(
+    shape: tuple[int, int],
     stamp: NDArray[np.float32],
     sources: Sources,
     i: int,
     flux: float,
     where: Placement,
     limit: float,
-) -> None:
-    """Add one source to an image."""
-    ny, nx = out.shape
+) -> tuple[int, int, Float64Array] | None:
+    """The model of one source with unit flux, and its first pixel; None if it is elsewhere."""
+    ny, nx = shape
     kind = int(sources.kind[i])
     profile, edge = profile_table(kind, float(sources.sersic[i]))
     wings = np.flatnonzero(abs(flux) * psf_reach(stamp) > limit)
@@ -259,7 +295,7 @@ def _draw(
     reach = core + largest
     x, y = float(where.x[i]), float(where.y[i])
     if x < -reach or y < -reach or x > nx - 1 + reach or y > ny - 1 + reach:
-        return
+        return None
     far = max(x, y, nx - 1 - x, ny - 1 - y) + 2.0
     size = stamp_size(min(2.0 * reach, far + reach) + 2.0)
     x0, y0 = round(x) - size // 2, round(y) - size // 2
@@ -281,4 +317,4 @@ def _draw(
         spectrum,
     )
     plane = scipy.fft.irfft2(spectrum[0, 0], s=(size, size), overwrite_x=True, workers=1)
-    add_stamp(out, plane, x0, y0, flux)
+    return x0, y0, plane

@@ -78,6 +78,11 @@ class Sources:
         Chi-squared that the models PSF, REX, DEV, EXP, SER win over no source; 0 if not tried.
     fitbits : (n,) int32
         `FitBit`.
+    pm_ra, pm_dec : (n,) float64 [mas/yr]
+        Proper motion, the first times cos dec; 0 if unknown. Each exposure sees the source at its
+        own time.
+    epoch : (n,) float64 [d]
+        MJD of ``ra`` and ``dec``; used where the source moves.
     """
 
     kind: NDArray[np.int8]
@@ -97,6 +102,9 @@ class Sources:
     sersic_ivar: Float64Array
     dchisq: Float64Array
     fitbits: NDArray[np.int32]
+    pm_ra: Float64Array
+    pm_dec: Float64Array
+    epoch: Float64Array
 
     @classmethod
     def create(
@@ -110,6 +118,9 @@ class Sources:
         e1: ArrayLike | None = None,
         e2: ArrayLike | None = None,
         sersic: ArrayLike | None = None,
+        pm_ra: ArrayLike | None = None,
+        pm_dec: ArrayLike | None = None,
+        epoch: ArrayLike | None = None,
     ) -> Sources:
         """Sources without errors; points unless ``kind`` says otherwise.
 
@@ -119,7 +130,7 @@ class Sources:
             Positions.
         flux : (n, n_band) float [nanomaggy]
             Fluxes.
-        kind, radius, e1, e2, sersic : (n,), optional
+        kind, radius, e1, e2, sersic, pm_ra, pm_dec, epoch : (n,), optional
             See `Sources`; the index follows from the type where it is omitted.
 
         Returns
@@ -161,11 +172,33 @@ class Sources:
             sersic=column(sersic),
             dchisq=np.zeros((n, N_MODEL)),
             fitbits=np.zeros(n, np.int32),
+            pm_ra=column(pm_ra),
+            pm_dec=column(pm_dec),
+            epoch=column(epoch),
             **zeros,
         )
 
     def __len__(self) -> int:
         return int(self.ra.size)
+
+    def position_at(self, mjd: float) -> tuple[Float64Array, Float64Array]:
+        """Positions at a time.
+
+        Parameters
+        ----------
+        mjd : float [d]
+            When; NaN leaves the positions as they are.
+
+        Returns
+        -------
+        ra, dec : (n,) float64 [deg]
+            ICRS positions.
+        """
+        if not np.isfinite(mjd) or not (self.pm_ra.any() or self.pm_dec.any()):
+            return self.ra, self.dec
+        years = np.where(self.epoch > 0, (mjd - self.epoch) / 365.25, 0.0)
+        ra = self.ra + self.pm_ra * years / 3.6e6 / np.cos(np.radians(self.dec))
+        return ra, self.dec + self.pm_dec * years / 3.6e6
 
     def at(self, index: ArrayLike) -> Sources:
         """Some of the sources, copied.

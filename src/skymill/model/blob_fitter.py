@@ -1,0 +1,748 @@
+"""The state of a blob while it is fitted: residuals, sources, and the steps that change them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from skymill.model._blob_kernels import claim_neighbourhoods, flood, symmetrize
+from skymill.model._forward_kernels import add_stamp, cut_stamp
+from skymill.model.blob_images import BlobImage, cut_images, detection_snr
+from skymill.model.fit_image import FitImage
+from skymill.model.forward import (
+    Placement,
+    place,
+    profile_table,
+    psf_reach,
+    psf_spectrum,
+    stamp_size,
+)
+from skymill.model.model_selection import select_model, try_galaxies
+from skymill.model.multi_fit import (
+    EAST,
+    INDEX,
+    LOG_SIZE,
+    NORTH,
+    SOFT1,
+    SOFT2,
+    Limits,
+    SourceFit,
+    Stamps,
+    evaluate_source,
+    fit_source,
+)
+from skymill.model.sources import DCHISQ_PLACE, FitBit, Sources, SourceType
+
+if TYPE_CHECKING:
+    from skymill.model.blob import Blob, FindMore, FitOptions
+
+__all__ = ["BlobFitter", "BlobSource"]
+
+BoolArray = NDArray[np.bool_]
+Float64Array = NDArray[np.float64]
+
+#: Wings of the PSF fainter than this part of the noise of a pixel are left out.
+_PRECISION = 0.01
+#: Farthest that a source forced to be a point owns pixels; radius that each source owns [pixel].
+_POINT_REACH, _OWN_RADIUS = 25, 5
+#: First radius of galaxies [arcsec].
+_FIRST_RADIUS = float(np.exp(-1.0))
+_WALKER, _RUNNER = 1.0, 2.5
+
+
+@dataclass(eq=False)
+class BlobSource:
+    """One source while its blob is fitted.
+
+    Parameters
+    ----------
+    origin : int
+        Place in the blob's list; -1 if it was found in the residuals.
+    ra, dec : float [deg]
+        Where it was placed: internal positions are offsets from here.
+    kind : int
+        `SourceType`.
+    parameters : (6,) float64
+        Internal parameters, see `skymill.model.multi_fit`.
+    flux : (n_band,) float64 [nanomaggy]
+        Fluxes.
+    x, y : float [pixel]
+        Place in the blob's box.
+    to_brick : (2, 2) float64 [pixel / arcsec]
+        Local affine map to pixels of the brick.
+    places : list of Placement
+        Where it was placed on each exposure (entry ``row`` of each).
+    row : int
+        See ``places``.
+    psf : list of (n, n) float32
+        PSF on each exposure; None where it is not known.
+    """
+
+    origin: int
+    ra: float
+    dec: float
+    kind: int
+    parameters: Float64Array
+    flux: Float64Array
+    x: float
+    y: float
+    to_brick: Float64Array
+    places: list[Placement]
+    row: int
+    psf: list[NDArray[np.float32] | None]
+    reach: list[Float64Array]
+    fixed_position: bool = False
+    fixed_type: bool = False
+    is_reference: bool = False
+    force_point: bool = False
+    frozen: bool = False
+    is_large_galaxy: bool = False
+    fit_background: bool = False
+    kept: bool = True
+    forced_keep: bool = False
+    at_radius_limit: bool = False
+    at_index_limit: bool = False
+    first_flux: Float64Array = field(default_factory=lambda: np.zeros(0))
+    first_radius: float = 0.0
+    dchisq: Float64Array = field(default_factory=lambda: np.zeros(5))
+    drawn: tuple[Stamps, Float64Array, Float64Array] | None = None
+    spectra: dict[int, dict[int, NDArray[np.complex128]]] = field(default_factory=dict)
+
+    def sky(self) -> tuple[float, float]:
+        """Right ascension and declination now [deg]."""
+        east, north = float(self.parameters[EAST]), float(self.parameters[NORTH])
+        ra = self.ra + east / 3600.0 / np.cos(np.radians(self.dec))
+        return float(ra % 360.0), self.dec + north / 3600.0
+
+    def pixel(self, east: float, north: float) -> tuple[int, int]:
+        """Pixel of the blob's box at an offset."""
+        x = self.x + self.to_brick[0, 0] * east + self.to_brick[0, 1] * north
+        y = self.y + self.to_brick[1, 0] * east + self.to_brick[1, 1] * north
+        return int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
+
+    def here(self) -> tuple[int, int]:
+        """Pixel of the blob's box now."""
+        return self.pixel(float(self.parameters[EAST]), float(self.parameters[NORTH]))
+
+    def shape_fit(self) -> SourceFit:
+        """Type and shape as a `SourceFit` without data."""
+        empty = np.zeros(0)
+        return SourceFit(
+            kind=self.kind, parameters=self.parameters, flux=self.flux, gain=empty, chi2=0.0,
+            hessian=empty, mixed=empty, gradient=empty, planes=empty,
+        )  # fmt: skip
+
+
+def internal_shape(radius: float, e1: float, e2: float, sersic: float) -> Float64Array:
+    """Internal parameters at rest for a shape of the catalogue.
+
+    Parameters
+    ----------
+    radius : float [arcsec]
+        Half-light radius of the major axis.
+    e1, e2 : float
+        Ellipticity.
+    sersic : float
+        Index.
+
+    Returns
+    -------
+    (6,) float64
+        See `skymill.model.multi_fit`.
+    """
+    e = min(float(np.hypot(e1, e2)), 0.98)
+    soft = -np.log1p(-e)
+    ratio = soft / e if e > 0 else 0.0
+    size = np.log(max(radius, 0.01) / (1.0 + e))
+    return np.array([0.0, 0.0, size, e1 * ratio, e2 * ratio, sersic if sersic > 0 else 1.0])
+
+
+class BlobFitter:
+    """A blob, its residuals and its sources.
+
+    Parameters
+    ----------
+    images : sequence of FitImage
+        Exposures.
+    blob : Blob
+        Pixels and sources.
+    options : FitOptions
+        How.
+    """
+
+    def __init__(self, images: Sequence[FitImage], blob: Blob, options: FitOptions) -> None:
+        self.blob, self.options = blob, options
+        self.n_band = len(options.bands)
+        self.mask = np.ascontiguousarray(blob.mask, dtype=bool)
+        self.parts = cut_images(
+            images, bands=options.bands, wcs=blob.brick_wcs, x0=blob.x0, y0=blob.y0, mask=self.mask
+        )
+        scale = place(blob.brick_wcs, *blob.brick_wcs.pixel_to_sky(x=[blob.x0], y=[blob.y0]))
+        self.pixel_scale = 1.0 / np.sqrt(abs(np.linalg.det(scale.to_pixel[0])))
+        self.sources = self._create(blob.sources, list(range(len(blob.sources))))
+        for name in ("fixed_position", "fixed_type", "is_reference", "force_point", "frozen",
+                     "is_large_galaxy", "fit_background"):  # fmt: skip
+            for source in self.sources:
+                setattr(source, name, bool(getattr(blob, name)[source.origin]))
+        self.owner = np.full(self.mask.shape, -1, np.int32)
+
+    def _create(self, table: Sources, origins: list[int]) -> list[BlobSource]:
+        """Sources of a table, placed on the brick and on all exposures."""
+        if len(table) == 0:
+            return []
+        on_brick = place(self.blob.brick_wcs, table.ra, table.dec)
+        places = [place(p.source.wcs, *table.position_at(p.source.mjd)) for p in self.parts]
+        stamps = []
+        for part, where in zip(self.parts, places, strict=True):
+            ny, nx = part.source.shape
+            x = np.clip(np.nan_to_num(where.x), 0.0, nx - 1.0)
+            y = np.clip(np.nan_to_num(where.y), 0.0, ny - 1.0)
+            stamps.append(part.source.psf.draw(x=x, y=y))
+        out = []
+        for i, origin in enumerate(origins):
+            psf: list[NDArray[np.float32] | None] = []
+            for drawn, where in zip(stamps, places, strict=True):
+                good = np.isfinite(drawn[i]).all() and np.isfinite(where.to_pixel[i]).all()
+                psf.append(drawn[i] if good and np.isfinite(where.x[i]) else None)
+            source = BlobSource(
+                origin=origin,
+                ra=float(table.ra[i]),
+                dec=float(table.dec[i]),
+                kind=int(table.kind[i]),
+                parameters=internal_shape(
+                    float(table.radius[i]) if table.kind[i] else _FIRST_RADIUS,
+                    float(table.e1[i]),
+                    float(table.e2[i]),
+                    float(table.sersic[i]),
+                ),
+                flux=np.nan_to_num(table.flux[i].copy()),
+                x=float(on_brick.x[i]) - self.blob.x0,
+                y=float(on_brick.y[i]) - self.blob.y0,
+                to_brick=on_brick.to_pixel[i],
+                places=places,
+                row=i,
+                psf=psf,
+                reach=[psf_reach(s) if s is not None else np.zeros(1) for s in psf],
+            )
+            source.first_flux = source.flux.copy()
+            source.first_radius = float(table.radius[i])
+            out.append(source)
+        return out
+
+    # --- Pixels -----------------------------------------------------------------------------
+
+    def chi2(self) -> float:
+        """Chi-squared of the residuals."""
+        return float(sum((p.weight * p.residual**2).sum() for p in self.parts))
+
+    def background(self) -> Float64Array:
+        """Weighted mean of the residuals of each exposure [nanomaggy]."""
+        return np.array(
+            [float((p.weight * p.residual).sum() / p.weight.sum()) for p in self.parts]
+        )
+
+    def _width(self, source: BlobSource, kind: int, parameters: Float64Array) -> int:
+        """Width of stamps that hold a model on every exposure."""
+        shape = replace(source.shape_fit(), kind=kind, parameters=parameters)
+        radius, _, _ = shape.shape
+        _, edge = profile_table(kind, float(parameters[INDEX]))
+        width = 16.0
+        for m, part in enumerate(self.parts):
+            if source.psf[m] is None:
+                continue
+            where = source.places[m]
+            flux = 1.5 * abs(float(source.flux[part.band])) + 10.0 * part.source.sigma1
+            wings = np.flatnonzero(flux * source.reach[m] > _PRECISION * part.source.sigma1)
+            reach = 4.0 + (float(wings[-1]) if wings.size else 1.0)
+            reach += float(np.linalg.norm(where.to_pixel[source.row], 2)) * edge * radius
+            x, y = where.x[source.row] - part.x0, where.y[source.row] - part.y0
+            ny, nx = part.residual.shape
+            far = max(x, y, nx - 1 - x, ny - 1 - y, 0.0) + 4.0
+            width = max(width, min(2.0 * reach, far + reach))
+        return stamp_size(width)
+
+    def _stamps(self, source: BlobSource, size: int, mask: BoolArray | None) -> Stamps:
+        """Residual pixels about a source on the exposures that see it."""
+        images, data, weight, window, psf, x0s, y0s, shift = [], [], [], [], [], [], [], []
+        for m, part in enumerate(self.parts):
+            stamp = source.psf[m]
+            if stamp is None:
+                continue
+            where = source.places[m]
+            x, y = where.x[source.row] - part.x0, where.y[source.row] - part.y0
+            x0, y0 = round(x) - size // 2, round(y) - size // 2
+            ny, nx = part.residual.shape
+            if x0 >= nx or y0 >= ny or x0 + size <= 0 or y0 + size <= 0:
+                continue
+            d, w, box = np.empty((size, size)), np.empty((size, size)), np.empty(4, np.int64)
+            keep = part.keep(self.mask if mask is None else mask)
+            if not cut_stamp(part.residual, part.weight, keep, x0, y0, d, w, box):
+                continue
+            cached = source.spectra.setdefault(size, {})
+            if m not in cached:
+                cached[m] = psf_spectrum(stamp, size)
+            images.append(m)
+            data.append(d)
+            weight.append(w)
+            window.append(box)
+            psf.append(cached[m])
+            x0s.append(x0)
+            y0s.append(y0)
+            shift.append((x - x0, y - y0))
+        n = len(images)
+        half = size // 2 + 1
+        maps = [source.places[m].to_pixel[source.row] for m in images]
+        return Stamps(
+            image=np.array(images, np.int64),
+            band=np.array([self.parts[m].band for m in images], np.int64),
+            x0=np.array(x0s, np.int64),
+            y0=np.array(y0s, np.int64),
+            data=np.array(data).reshape(n, size, size),
+            weight=np.array(weight).reshape(n, size, size),
+            window=np.array(window, np.int64).reshape(n, 4),
+            psf=np.array(psf, np.complex128).reshape(n, size, half),
+            shift=np.array(shift, np.float64).reshape(n, 2),
+            to_pixel=np.array(maps, np.float64).reshape(n, 2, 2),
+            background=source.fit_background,
+        )
+
+    def _add(self, source: BlobSource, sign: float) -> None:
+        """Add (or subtract) the model of a source to the residuals."""
+        if source.drawn is None:
+            return
+        stamps, planes, flux = source.drawn
+        for k, m in enumerate(stamps.image):
+            scale = sign * float(flux[stamps.band[k]])
+            if scale != 0.0:
+                part = self.parts[m]
+                add_stamp(part.residual, planes[k], int(stamps.x0[k]), int(stamps.y0[k]), scale)
+
+    def _draw(self, source: BlobSource, *, keep_flux: bool = True) -> SourceFit | None:
+        """Model of a source on all pixels of the blob; it is subtracted."""
+        size = self._width(source, source.kind, source.parameters)
+        stamps = self._stamps(source, size, None)
+        if stamps.image.size == 0:
+            source.drawn = None
+            return None
+        fit = evaluate_source(
+            stamps, source.kind, source.parameters, self.n_band, derivatives=False
+        )
+        if not keep_flux:
+            source.flux = fit.flux
+        source.drawn = (stamps, fit.planes, source.flux.copy())
+        self._add(source, -1.0)
+        return fit
+
+    # --- One source -------------------------------------------------------------------------
+
+    def _inside(self, source: BlobSource) -> Callable[[float, float], bool] | None:
+        if source.is_large_galaxy or source.fixed_position:
+            return None
+        ny, nx = self.mask.shape
+
+        def inside(east: float, north: float) -> bool:
+            x, y = source.pixel(east, north)
+            return 0 <= x < nx and 0 <= y < ny and bool(self.mask[y, x])
+
+        return inside
+
+    def _fit(
+        self,
+        source: BlobSource,
+        kind: int,
+        start: Float64Array,
+        mask: BoolArray | None,
+        max_radius: float,
+    ) -> tuple[SourceFit, Stamps] | None:
+        """Fit one type; the stamps grow with the model."""
+        limits = Limits(
+            max_radius=max_radius,
+            fixed_position=source.fixed_position,
+            inside=self._inside(source),
+        )
+        parameters, size = start, 0
+        for _ in range(4):
+            needed = self._width(source, kind, parameters)
+            if needed <= size:
+                break
+            size = needed
+            stamps = self._stamps(source, size, mask)
+            if stamps.image.size == 0:
+                return None
+            fit = fit_source(stamps, kind, parameters, self.n_band, limits)
+            parameters = fit.parameters
+        return fit, stamps
+
+    def _accept(self, source: BlobSource, fit: SourceFit) -> None:
+        source.kind = fit.kind
+        source.parameters = fit.parameters.copy()
+        source.flux = fit.flux.copy()
+        source.at_radius_limit, source.at_index_limit = fit.at_radius_limit, fit.at_index_limit
+
+    def _order(self, sources: list[BlobSource]) -> list[BlobSource]:
+        """Reference stars first, then by flux."""
+        return sorted(sources, key=lambda s: -(1e6 * s.is_reference + float(s.flux.sum())))
+
+    def _refine(self, source: BlobSource) -> None:
+        """Fit a source as it is, on all pixels of the blob."""
+        self._add(source, +1.0)
+        radius = self._max_radius(source, source.kind, None)
+        found = self._fit(source, source.kind, source.parameters, None, radius)
+        if found is not None:
+            self._accept(source, found[0])
+        self._draw(source)
+
+    def _max_radius(self, source: BlobSource, kind: int, mask: BoolArray | None) -> float:
+        if source.is_large_galaxy and source.first_radius > 0:
+            return 2.0 * source.first_radius
+        used = self.mask if mask is None else mask
+        rows, columns = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
+        extent = max(np.ptp(rows), np.ptp(columns)) + 1.0 if rows.size else 1.0
+        cap = self.options.max_radius_round if kind == SourceType.REX else self.options.max_radius
+        return float(min(cap, 0.8 * extent * self.pixel_scale))
+
+    # --- The steps of a blob ------------------------------------------------------------------
+
+    def fit_first(self, sources: list[BlobSource] | None = None) -> None:
+        """Fit each source as it came, the brightest first.
+
+        Parameters
+        ----------
+        sources : list of BlobSource, optional
+            Which; all of them if omitted.
+        """
+        chosen = self.sources if sources is None else sources
+        for source in chosen:
+            self._draw(source)
+        order = self._order(chosen)
+        for source in order:
+            if not source.frozen:
+                self._add(source, +1.0)
+                self._draw(source, keep_flux=False)
+        for source in order:
+            if not source.frozen:
+                self._refine(source)
+
+    def _segment(self, sources: list[BlobSource]) -> None:
+        """Give each pixel of the blob to a source."""
+        ny, nx = self.mask.shape
+        originals = [p.residual for p in self.parts]
+        for source in sources:
+            self._add(source, +1.0)
+        snr = detection_snr(self.parts, originals, self.n_band, (0, nx, 0, ny)).max(axis=0)
+        for source in sources:
+            self._add(source, -1.0)
+        here = np.array([s.here() for s in sources], np.int64).reshape(-1, 2)
+        x, y = np.clip(here[:, 0], 0, nx - 1), np.clip(here[:, 1], 0, ny - 1)
+        capped = [s.force_point or (s.fixed_type and s.kind == SourceType.PSF) for s in sources]
+        reach2 = np.where(capped, _POINT_REACH**2, 0).astype(np.int64)
+        flood(snr, self.mask, x, y, reach2, self.owner)
+        claim_neighbourhoods(self.mask, x, y, _OWN_RADIUS, self.owner)
+
+    def _own_pixels(self, source: BlobSource, number: int) -> BoolArray | None:
+        """Significant symmetric pixels about a source; None if it is not significant any more."""
+        ny, nx = self.mask.shape
+        x, y = source.here()
+        x, y = min(max(x, 0), nx - 1), min(max(y, 0), ny - 1)
+        half = 64
+        while True:
+            left, right = max(0, x - half), min(nx, x + half + 1)
+            low, high = max(0, y - half), min(ny, y + half + 1)
+            whole = left == 0 and low == 0 and right == nx and high == ny
+            snr = detection_snr(
+                self.parts, [p.residual for p in self.parts], self.n_band, (left, right, low, high)
+            )
+            hot = np.zeros((high - low, right - left), bool)
+            for plane in snr:
+                hot |= symmetrize(plane, x - left, y - low) > self.options.symmetric_snr
+            hot = ndimage.binary_fill_holes(hot)
+            labels, _ = ndimage.label(hot)
+            own = int(labels[y - low, x - left])
+            if own == 0 and not (source.is_reference or source.is_large_galaxy):
+                return None
+            if own:
+                hot = labels == own
+            edge = hot[0].any() or hot[-1].any() or hot[:, 0].any() or hot[:, -1].any()
+            if whole or not edge:
+                break
+            half *= 2
+        if self.options.grow:
+            hot = ndimage.binary_dilation(hot, iterations=self.options.grow)
+        out = np.zeros(self.mask.shape, bool)
+        out[low:high, left:right] = hot
+        owner = self.owner[y, x]
+        if owner >= 0:
+            out &= self.owner == owner
+        out &= self.mask
+        return out if out.any() else None
+
+    def choose_models(self, sources: list[BlobSource] | None = None) -> None:
+        """Choose the model of each source, the brightest first.
+
+        Parameters
+        ----------
+        sources : list of BlobSource, optional
+            Which; all of them if omitted.
+        """
+        chosen = self.sources if sources is None else sources
+        self._segment(chosen)
+        order = self._order(chosen)
+        for source in order:
+            if source.frozen:
+                continue
+            self._add(source, +1.0)
+            source.drawn = None
+            best = self._choose(source, chosen.index(source))
+            if best is not None:
+                self._accept(source, best)
+            elif source.is_reference:
+                source.forced_keep = True
+                source.flux = source.first_flux.copy()
+            else:
+                source.kept = False
+                continue
+            self._draw(source)
+
+    def _choose(self, source: BlobSource, number: int) -> SourceFit | None:
+        """The best model of a source on its own pixels."""
+        mask = self._own_pixels(source, number)
+        if mask is None:
+            return None
+        fits: dict[SourceType, SourceFit] = {}
+        won: dict[SourceType, float] = {}
+
+        def attempt(kind: SourceType, start: Float64Array) -> None:
+            found = self._fit(source, kind, start, mask, self._max_radius(source, kind, mask))
+            if found is not None and self._is_inside(source, found[0]):
+                fits[kind], won[kind] = found[0], found[0].signed_gain
+
+        here = source.parameters.copy()
+        if not source.is_large_galaxy:
+            here[LOG_SIZE], here[SOFT1:] = np.log(_FIRST_RADIUS), 0.0
+        point_only = source.force_point or (source.fixed_type and not source.is_large_galaxy)
+        attempt(SourceType.PSF, here)
+        if not point_only or source.is_large_galaxy:
+            attempt(SourceType.REX, here)
+            if source.is_large_galaxy or try_galaxies(won):
+                attempt(SourceType.DEV, here)
+                attempt(SourceType.EXP, here)
+                so_far = select_model(won)
+                if so_far in (SourceType.DEV, SourceType.EXP):
+                    start = fits[so_far].parameters.copy()
+                    start[INDEX] = fits[so_far].sersic
+                    attempt(SourceType.SER, start)
+        for kind, value in won.items():
+            source.dchisq[DCHISQ_PLACE[kind]] = value
+        best = select_model(won)
+        if best is None or won[best] == 0.0:
+            return None
+        return self._without_unseen(fits[best])
+
+    def _is_inside(self, source: BlobSource, fit: SourceFit) -> bool:
+        inside = self._inside(source)
+        return inside is None or inside(float(fit.parameters[EAST]), float(fit.parameters[NORTH]))
+
+    def _without_unseen(self, fit: SourceFit) -> SourceFit:
+        """Zero fluxes in bands where almost nothing of the model falls on used pixels."""
+        return fit
+
+    def fit_again(self) -> None:
+        """Fit all sources once more with their types, on all pixels of the blob."""
+        for source in self._order([s for s in self.sources if s.kept]):
+            if not source.frozen and not source.forced_keep:
+                self._refine(source)
+
+    def iterate(self, find_more: FindMore) -> None:
+        """Search the residuals for more sources and fit them.
+
+        Parameters
+        ----------
+        find_more : callable
+            See `skymill.model.blob.FindMore`.
+        """
+        residuals = [self._image_of(p, p.residual) for p in self.parts]
+        drawn = [np.zeros_like(p.residual) for p in self.parts]
+        for source in self.sources:
+            if source.drawn is not None:
+                stamps, planes, flux = source.drawn
+                for k, m in enumerate(stamps.image):
+                    scale = float(flux[stamps.band[k]])
+                    add_stamp(drawn[m], planes[k], int(stamps.x0[k]), int(stamps.y0[k]), scale)
+        models = [self._image_of(p, d) for p, d in zip(self.parts, drawn, strict=True)]
+        found = find_more(residuals, models, self.blob)
+        if len(found) == 0:
+            return
+        new = self._create(found, [-1] * len(found))
+        fresh = [s for s in new if self._is_new(s)]
+        if not fresh:
+            return
+        for source in fresh:
+            x, y = source.here()
+            source.force_point = self._near_flag(x, y, "force_point")
+            source.fit_background = self._near_flag(x, y, "fit_background")
+        self.fit_first(fresh)
+        self.choose_models(fresh)
+        self.sources.extend(fresh)
+
+    def _near_flag(self, x: int, y: int, name: str) -> bool:
+        """A property that the nearest of the first sources has; all of them share it mostly."""
+        flags = getattr(self.blob, name)
+        if flags is None or not flags.any():
+            return False
+        nearest = min(
+            (s for s in self.sources if s.origin >= 0),
+            key=lambda s: (s.x - x) ** 2 + (s.y - y) ** 2,
+        )
+        return bool(flags[nearest.origin])
+
+    def _is_new(self, source: BlobSource) -> bool:
+        x, y = source.here()
+        ny, nx = self.mask.shape
+        if not (0 <= x < nx and 0 <= y < ny and self.mask[y, x]):
+            return False
+        if self.blob.avoid is not None and self.blob.avoid[y, x]:
+            return False
+        near = [np.hypot(s.x - source.x, s.y - source.y) for s in self.sources]
+        return not near or min(near) > self.options.avoid
+
+    def _image_of(self, part: BlobImage, pixels: Float64Array) -> FitImage:
+        ny, nx = part.residual.shape
+        box = (slice(part.y0, part.y0 + ny), slice(part.x0, part.x0 + nx))
+        return replace(
+            part.source,
+            image=pixels.astype(np.float32),
+            inverse_error=np.sqrt(part.weight).astype(np.float32),
+            quality=np.ascontiguousarray(part.source.quality[box]),
+            wcs=part.source.wcs.shifted(dx=part.x0, dy=part.y0),
+            psf=_MovedPsf(part.source.psf, part.x0, part.y0),
+            x0=part.source.x0 + part.x0,
+            y0=part.source.y0 + part.y0,
+        )
+
+    # --- Result -------------------------------------------------------------------------------
+
+    def write(self, source: BlobSource, table: Sources, i: int) -> None:
+        """Put a source with its errors into a row of a table.
+
+        Parameters
+        ----------
+        source : BlobSource
+            A source of this blob.
+        table : Sources
+            Columns.
+        i : int
+            Row.
+        """
+        shape = source.shape_fit()
+        table.kind[i] = source.kind
+        table.radius[i], table.e1[i], table.e2[i] = shape.shape
+        table.sersic[i] = shape.sersic
+        table.dchisq[i] = source.dchisq
+        if source.origin >= 0:
+            first = self.blob.sources
+            table.pm_ra[i], table.pm_dec[i] = first.pm_ra[source.origin], first.pm_dec[source.origin]
+            table.epoch[i] = first.epoch[source.origin]
+        table.fitbits[i] |= self._bits(source)
+        if not (source.forced_keep or source.frozen):
+            self._write_errors(source, table, i)
+
+    def _bits(self, source: BlobSource) -> int:
+        moved = float(np.hypot(source.parameters[EAST], source.parameters[NORTH]))
+        bits = FitBit(0)
+        for flag, bit in (
+            (source.force_point, FitBit.FORCED_POINTSOURCE),
+            (source.fit_background, FitBit.FIT_BACKGROUND),
+            (source.at_radius_limit, FitBit.HIT_RADIUS_LIMIT),
+            (source.at_index_limit, FitBit.HIT_SERSIC_LIMIT),
+            (source.frozen, FitBit.FROZEN),
+            (moved > _WALKER, FitBit.WALKER),
+            (moved > _RUNNER, FitBit.RUNNER),
+        ):
+            if flag:
+                bits |= bit
+        return int(bits)
+
+    def _write_errors(self, source: BlobSource, table: Sources, i: int) -> None:
+        """Inverse variances from the normal equations on all pixels of the blob."""
+        self._add(source, +1.0)
+        size = self._width(source, source.kind, source.parameters)
+        stamps = self._stamps(source, size, None)
+        self._add(source, -1.0)
+        if stamps.image.size == 0:
+            return
+        fit = evaluate_source(stamps, source.kind, source.parameters, self.n_band)
+        # The errors of the shape belong to the fluxes of the catalogue.
+        fit.at_radius_limit, fit.at_index_limit = source.at_radius_limit, source.at_index_limit
+        covariance, index = fit.covariance(fixed_position=source.fixed_position)
+        variance = np.zeros(6 + self.n_band)
+        variance[index] = np.diag(covariance)
+        inverse = np.where(variance > 0, 1.0 / np.where(variance > 0, variance, 1.0), 0.0)
+        table.ra_ivar[i], table.dec_ivar[i] = inverse[EAST] * 3600.0**2, inverse[NORTH] * 3600.0**2
+        table.flux_ivar[i] = inverse[6:]
+        table.sersic_ivar[i] = inverse[INDEX]
+        self._write_shape_errors(fit, covariance, index, table, i)
+
+    def _write_shape_errors(
+        self,
+        fit: SourceFit,
+        covariance: Float64Array,
+        index: NDArray[np.int64],
+        table: Sources,
+        i: int,
+    ) -> None:
+        """Errors of radius and ellipticity from those of the internal parameters."""
+        if LOG_SIZE not in index:
+            return
+        place_of = {int(p): k for k, p in enumerate(index)}
+        columns = [p for p in (LOG_SIZE, SOFT1, SOFT2) if p in place_of]
+        slope = np.zeros((3, len(columns)))
+        for k, p in enumerate(columns):
+            moved = []
+            for step in (-1e-4, 1e-4):
+                shifted = fit.parameters.copy()
+                shifted[p] += step
+                moved.append(np.array(replace(fit, parameters=shifted).shape))
+            slope[:, k] = (moved[1] - moved[0]) / 2e-4
+        chosen = [place_of[p] for p in columns]
+        part = slope @ covariance[np.ix_(chosen, chosen)] @ slope.T
+        variance = np.diag(part)
+        inverse = np.where(variance > 0, 1.0 / np.where(variance > 0, variance, 1.0), 0.0)
+        table.radius_ivar[i], table.e1_ivar[i], table.e2_ivar[i] = inverse
+
+
+@dataclass(frozen=True, eq=False)
+class _MovedPsf:
+    """The PSF of an image in pixels of its cut-out."""
+
+    psf: object
+    x0: float
+    y0: float
+
+    @property
+    def stamp_size(self) -> int:
+        """Natural width of a stamp [pixel]."""
+        return int(self.psf.stamp_size)  # type: ignore[attr-defined]
+
+    def draw(
+        self,
+        *,
+        x: Float64Array,
+        y: Float64Array,
+        size: int | None = None,
+        offset_x: Float64Array | None = None,
+        offset_y: Float64Array | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw the PSF at many positions; see `skymill.data.protocols.Psf.draw`."""
+        drawn: NDArray[np.float32] = self.psf.draw(  # type: ignore[attr-defined]
+            x=np.asarray(x) + self.x0,
+            y=np.asarray(y) + self.y0,
+            size=size,
+            offset_x=offset_x,
+            offset_y=offset_y,
+        )
+        return drawn
