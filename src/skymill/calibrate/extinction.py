@@ -16,7 +16,7 @@ from skymill.data.errors import ConfigError, DataError, MissingInputError
 from skymill.data.options import check_choice, check_range, option
 
 __all__ = ["COEFFICIENTS", "DustMap", "ExtinctionOptions", "extinction_coefficient",
-           "parse_coefficients"]  # fmt: skip
+           "parse_coefficients", "survey_of"]  # fmt: skip
 
 Float64Array = NDArray[np.float64]
 
@@ -29,6 +29,27 @@ COEFFICIENTS: dict[str, dict[str, float]] = {
     "sdss": {"u": 4.16, "g": 3.20, "r": 2.21, "i": 1.64, "z": 1.22},
 }
 COEFFICIENTS["des"] = COEFFICIENTS["legacy"] = COEFFICIENTS["decam"]
+
+
+def survey_of(catalogue: str, *, camera: str = "decam") -> str:
+    """The survey whose photometric system a reference catalogue has.
+
+    Parameters
+    ----------
+    catalogue : str
+        Dataset type of the catalogue, such as ``ps1``, ``ps1_dr2``, ``sm_dr4_g``.
+    camera : str
+        What a catalogue of the user's own is in: the system of the camera.
+
+    Returns
+    -------
+    str
+        A key of `COEFFICIENTS`.
+    """
+    for name in COEFFICIENTS:
+        if catalogue == name or catalogue.startswith(f"{name}_"):
+            return name
+    return camera
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnect
 from lsst.pipe.base import connectionTypes as cT
 
 from skymill.calibrate.catalogue_export import apply_zero_points, bands_of
-from skymill.calibrate.extinction import COEFFICIENTS
+from skymill.calibrate.extinction import COEFFICIENTS, survey_of
 from skymill.calibrate.stellar_locus import StellarLocusOptions
 from skymill.calibrate.zero_points import ZeroPointOptions, fit_zero_points
 from skymill.tasks._options import options_field, to_options
@@ -60,9 +60,10 @@ class FitZeroPointsConfig(PipelineTaskConfig, pipelineConnections=FitZeroPointsC
 
     survey = Field(
         dtype=str,
-        doc="Survey of the reference, whose extinction coefficients are used: "
-        + ", ".join(COEFFICIENTS),
-        default="ps1",
+        doc="Survey of the reference, whose colour terms and extinction coefficients are used: "
+        + ", ".join(COEFFICIENTS)
+        + ". Empty: by the name of the catalogue; one of your own is in the camera's system.",
+        default="",
     )
     bandMap = DictField(
         keytype=str,
@@ -112,7 +113,7 @@ class FitZeroPointsTask(PipelineTask):
             inputCatalog[inputCatalog["is_star"]],
             references,
             bands=bands_of(inputCatalog),
-            survey=self.config.survey,
+            survey=self.config.survey or survey_of(str(self.config.connections.photoRefCat)),
             band_map=dict(self.config.bandMap),
             name=self.config.connections.photoRefCat,
             options=to_options(self.config.zeroPoint, ZeroPointOptions),
