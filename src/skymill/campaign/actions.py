@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -15,7 +13,7 @@ import numpy as np
 import yaml
 
 from skymill.campaign.cluster import Cluster
-from skymill.campaign.commands import Command, CommandError, perform
+from skymill.campaign.commands import Command, CommandError
 from skymill.data.errors import MissingInputError
 from skymill.engine.report import write_json
 from skymill.engine.sites import LocalSite, SlurmSite
@@ -248,31 +246,13 @@ def _ingest_data(cluster: Cluster, band: str) -> list[Command]:
         commands.append(Command(words=words, note="calibrations shared by many clusters"))
     refcats = cluster.path(paths.refcats)
     for name, columns in _needed_refcats(cluster).items():
-        source = _find_refcat(refcats, name)
-        plain = Command(words=("butler", "ingest-refcat", repo, name, str(source)))
-        call = functools.partial(_ingest_refcat, plain, repo, name, columns)
-        commands.append(dataclasses.replace(plain, call=call, note="to refcats"))
+        words = ("butler", "ingest-refcat", repo, name, str(_find_refcat(refcats, name)))
+        if columns:
+            words = (*words, "--require", ",".join(columns))
+        commands.append(Command(words=words, note="to refcats"))
     commands.append(Command(words=("butler", "ingest-raws", repo, raws, "--transfer", "direct")))
     commands.append(Command(words=("butler", "define-visits", repo, "DECam")))
     return commands
-
-
-def _ingest_refcat(command: Command, repo: str, name: str, columns: list[str]) -> None:
-    """Ingest a catalogue, and check that it has the fluxes that are asked of it."""
-    from lsst.daf.butler import Butler
-
-    perform(command)
-    with Butler.from_config(repo) as butler:
-        refs = butler.query_datasets(name, collections="refcats", limit=1, explain=False)
-        there = [str(c) for c in butler.get(refs[0].makeComponentRef("columns"))] if refs else []
-    missing = [c for c in columns if f"{c}_flux" not in there]
-    if refs and missing:
-        fluxes = ", ".join(c.removesuffix("_flux") for c in there if c.endswith("_flux"))
-        absent = ", ".join(missing)
-        raise MissingInputError(
-            f"reference catalogue {name} has no flux {absent} (it has {fluxes or 'none'}); "
-            "give another file, or another catalogue for the band in photometry"
-        )
 
 
 def _needed_refcats(cluster: Cluster) -> dict[str, list[str]]:

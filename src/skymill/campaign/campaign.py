@@ -242,7 +242,7 @@ class Campaign:
         keep_going : bool
             Go on with the next step although quanta failed.
         force : bool
-            Perform them even if they are done.
+            Perform them even if they are done, and make all of their products anew.
 
         Returns
         -------
@@ -282,7 +282,8 @@ class Campaign:
         else:
             at_once = self.cluster.bands_at_once
             for first in range(0, len(todo), at_once):
-                self._run_pipelines(step, todo[first : first + at_once], keep_going=keep_going)
+                bands = todo[first : first + at_once]
+                self._run_pipelines(step, bands, keep_going=keep_going, force=force)
         self.say(f"{step.name}: done in {time.monotonic() - start:.1f} s")
 
     def _run_action(self, step: Step, band: str) -> None:
@@ -326,10 +327,14 @@ class Campaign:
         inputs = tuple(name for name in request.inputs if name not in absent)
         return dataclasses.replace(request, inputs=inputs)
 
-    def _run_pipelines(self, step: Step, bands: Sequence[str], *, keep_going: bool) -> None:
+    def _run_pipelines(
+        self, step: Step, bands: Sequence[str], *, keep_going: bool, force: bool
+    ) -> None:
         """All pipeline runs of a step for some bands together."""
         start = time.monotonic()
         signatures = {band: self.record.signature(step, band) for band in bands}
+        # Another token: nothing that was made for the same input is taken up.
+        anew = f"+{time.time_ns()}" if force else ""
         reports: dict[str, list[RunReport]] = {band: [] for band in bands}
         runs = runs_of(self.cluster, step)
         if any(run.detrends for run in runs):
@@ -339,7 +344,7 @@ class Campaign:
             requests = [
                 dataclasses.replace(
                     self._existing_inputs(self._request(run, band), run.optional),
-                    token=signatures[band],
+                    token=signatures[band] + anew,
                 )
                 for band in bands
             ]
@@ -350,7 +355,7 @@ class Campaign:
                         engine=engine,
                         folder=self.submit,
                         limits=self.cluster.limits(step.name),
-                        reuse=step.reuse,
+                        reuse=step.reuse and not force,
                         title=step.name,
                         show_progress=self.show_progress,
                     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 
 from skymill.data.errors import MissingInputError, SkymillError
@@ -48,10 +50,32 @@ class Command:
         return " ".join(_quote(word) for word in self.words)
 
 
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """The log as it was: the verbs of the butler leave the level of its loggers at INFO."""
+    from lsst.daf.butler.cli.cliLog import CliLog
+
+    loggers = [logging.getLogger(name) for name in (None, "lsst", "lsst.daf.butler._storage_class")]
+    levels = [logger.level for logger in loggers]
+    # It says of types of pandas that they cannot be imported; nothing of ours uses them.
+    loggers[-1].setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        CliLog.resetLog()
+        logging.captureWarnings(False)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _run_butler(words: list[str]) -> None:
+    with _quiet_log():
+        _call_butler(words)
+
+
+def _call_butler(words: list[str]) -> None:
     import click
     from lsst.daf.butler.cli.butler import cli
-    from lsst.daf.butler.cli.cliLog import CliLog
 
     try:
         cli.main(args=["--log-level", "WARNING", *words], prog_name="butler", standalone_mode=False)
@@ -63,8 +87,6 @@ def _run_butler(words: list[str]) -> None:
     except SystemExit as exc:
         if exc.code:
             raise CommandError(f"butler {words[0]} ended with code {exc.code}") from exc
-    finally:
-        CliLog.resetLog()
 
 
 def _run_skymill(words: list[str]) -> None:

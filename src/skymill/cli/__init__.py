@@ -109,10 +109,28 @@ class _LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as exc:
-            if _is_debug() or exc.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            if _is_debug() or exc.errno not in _DISK_FULL + _NO_WRITING:
                 raise
-            _stop(f"{exc.strerror}: {exc.filename or 'a file'}; nothing finished is lost", 1)
+            _stop(_disk_sentence(exc), 1)
         sys.exit(result if isinstance(result, int) else 0)
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_WRITING = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+def _disk_sentence(exc: OSError) -> str:
+    """What a full disk or a folder without permission means for the person at the terminal."""
+    place = f" ({exc.filename})" if exc.filename else ""
+    if exc.errno in _DISK_FULL:
+        return (
+            f"the disk is full{place}: {exc.strerror}; nothing finished is lost: free some space "
+            "and run the same command again"
+        )
+    return (
+        f"{exc.filename or 'a file'} may not be read or written: {exc.strerror}; give permission "
+        "or name another folder, then run the same command again"
+    )
 
 
 def _is_debug() -> bool:

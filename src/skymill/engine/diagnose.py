@@ -1,16 +1,18 @@
-"""Why a quantum graph is empty: which task lacks which dataset type."""
+"""Why a quantum graph is empty, and why its results cannot be registered."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler
     from lsst.pipe.base import Pipeline
 
-__all__ = ["InputState", "explain_empty", "inspect_inputs"]
+__all__ = ["InputState", "explain_empty", "explain_failure", "inspect_inputs"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,3 +132,52 @@ def explain_empty(butler: Butler, pipeline: Pipeline, inputs: Iterable[str], whe
         f"together{' where ' + repr(where) if where else ''}; check that the bands, detectors, "
         "visits and patches of the inputs agree"
     )
+
+
+#: The last line of a traceback.
+_RAISED = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (.*)")
+#: Words of an error -> what they mean.
+_CAUSES = (
+    (("No space left", "disk is full", "Disk quota"), "the disk is full"),
+    (("readonly database", "Read-only file", "Permission denied"), "it may not be written to"),
+    (("database is locked",), "another process holds it"),
+    (("Connection refused", "could not connect", "server closed"), "its server does not answer"),
+)
+
+
+def _errors_of(exc: BaseException | None, log: Path) -> Iterator[str]:
+    """What an exception and its causes say, then the tracebacks in a log, the last one first."""
+    while exc is not None:
+        if str(exc):
+            yield f"{type(exc).__name__}: {exc}"
+        exc = exc.__cause__ or exc.__context__
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in reversed(lines):
+        if found := _RAISED.match(line):
+            yield f"{found[1].rpartition('.')[2]}: {found[2]}"
+
+
+def explain_failure(exc: BaseException, log: Path) -> str:
+    """The cause of a failure whose own exception says nothing.
+
+    Parameters
+    ----------
+    exc : BaseException
+        What was raised.
+    log : Path
+        The log of what failed, with tracebacks.
+
+    Returns
+    -------
+    str
+        One clause: the meaning, where it is known, and the words of the error.
+    """
+    errors = list(_errors_of(exc, log))
+    for text in errors:
+        for words, meaning in _CAUSES:
+            if any(word in text for word in words):
+                return f"{meaning} ({text})"
+    return errors[0] if errors else f"{type(exc).__name__} without a message"

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from skymill.data.errors import DataError, MissingInputError, SkymillError
 from skymill.engine import lease
-from skymill.engine.diagnose import explain_empty, inspect_inputs
+from skymill.engine.diagnose import explain_empty, explain_failure, inspect_inputs
 from skymill.engine.driver import Engine, EngineError, Execution
 from skymill.engine.graph import (
     GraphRequest,
@@ -335,7 +335,8 @@ def _aggregate(work: _Work, *, complete: bool) -> None:
         except BaseException as exc:  # The aggregator's own error is no Exception.
             raise RegistryError(
                 f"the results of {work.run} are on disk but cannot be put into the registry of "
-                f"{work.request.repo} (disk full? see {log}); mend it, then run the same command"
+                f"{work.request.repo}: {explain_failure(exc, log)}; more is in {log}. Mend it, "
+                "then run the same command"
             ) from exc
     with open_butler(work.request.repo, writeable=True) as butler:
         output = work.request.output

@@ -165,16 +165,20 @@ class _Shards:
         else:
             present = self.butler.get(old)
             fresh = rows[~np.isin(rows["id"], present["id"])]
-            if len(fresh) == 0:
+            # A catalogue that lacked a column and was completed takes the place of its first form.
+            gains = set(rows.colnames) > set(present.colnames)
+            completed = gains and bool(np.isin(present["id"], rows["id"]).all())
+            if len(fresh) == 0 and not completed:
                 report.shards_known += 1
                 return
-            if set(fresh.colnames) != set(present.colnames):
+            if set(fresh.colnames) != set(present.colnames) and not completed:
                 raise DataError(
                     f"{self.name} is in the repository with the columns "
                     f"{', '.join(present.colnames)}, but the new rows have "
                     f"{', '.join(fresh.colnames)}; ingest them under another name"
                 )
-            rows = vstack([present, fresh], metadata_conflicts="silent")
+            if not completed:
+                rows = vstack([present, fresh], metadata_conflicts="silent")
             self.butler.pruneDatasets([old], disassociate=True, unstore=True, purge=True)
             report.shards_extended += 1
         rows = load_schema("refcat").apply(rows)
@@ -191,6 +195,7 @@ def ingest_refcat(
     bands: Sequence[str] | None = None,
     epoch: float | None = None,
     run: str = REFCAT_RUN,
+    require: Sequence[str] = (),
 ) -> RefcatReport:
     """Ingest a reference catalogue; rows that are there already (by ``id``) are left as they are.
 
@@ -213,6 +218,8 @@ def ingest_refcat(
         Epoch of the positions.
     run : str
         RUN collection.
+    require : sequence of str
+        Bands without whose flux nothing is ingested; unlike ``bands`` all others are taken too.
 
     Returns
     -------
@@ -238,11 +245,23 @@ def ingest_refcat(
         except DataError as err:
             raise DataError(f"{path}: {err}" if str(path) not in str(err) else str(err)) from err
     table = vstack(tables, metadata_conflicts="silent") if len(tables) > 1 else tables[0]
+    _check_bands(name, table, require)
     report = RefcatReport(rows=len(table))
     with open_butler(repo) as butler:
         for dataset_type, part in _split(name, table, COLUMN_MAPS[words].per_band):
             _Shards(butler, dataset_type, run, str(repo)).add(part, report)
     return report
+
+
+def _check_bands(name: str, table: Table, require: Sequence[str]) -> None:
+    absent = [band for band in require if f"{band}_flux" not in table.colnames]
+    if absent:
+        fluxes = [c.removesuffix("_flux") for c in table.colnames if c.endswith("_flux")]
+        raise DataError(
+            f"reference catalogue {name} has no flux {', '.join(absent)} (it has "
+            f"{', '.join(fluxes) or 'none'}); give another file, or another catalogue for the band "
+            "in photometry"
+        )
 
 
 def _split(name: str, table: Table, per_band: bool) -> list[tuple[str, Table]]:

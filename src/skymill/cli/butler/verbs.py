@@ -186,7 +186,8 @@ def _pairs(words: tuple[str, ...]) -> dict[str, str]:
     "--columns", "catalogue", default=None, help="Column map: refcat, gaia, ps1, sm_dr4, sdss."
 )
 @click.option("--column", multiple=True, help="COLUMN=NAME where the map does not know a name.")
-@click.option("--bands", default=None, help="Bands that must be there, such as g,r,i.")
+@click.option("--bands", default=None, help="Take these bands only; they must be there: g,r,i.")
+@click.option("--require", default=None, help="Ingest nothing without the fluxes of these bands.")
 @click.option("--epoch", type=float, default=None, help="Epoch of the positions [MJD TAI].")
 @click.option("--output-run", default="refcats", show_default=True, help="RUN collection.")
 @_plain_errors
@@ -197,6 +198,7 @@ def ingest_refcat(
     catalogue: str | None,
     column: tuple[str, ...],
     bands: str | None,
+    require: str | None,
     epoch: float | None,
     output_run: str,
 ) -> None:
@@ -210,6 +212,7 @@ def ingest_refcat(
     report = call(
         repo, name, locations, catalogue=catalogue, columns=_pairs(column),
         bands=None if bands is None else bands.split(","), epoch=epoch, run=output_run,
+        require=() if require is None else require.split(","),
     )  # fmt: skip
     click.echo(f"{name}: {report}")
 
