@@ -15,7 +15,8 @@ def static_sky(values, variance, pairs, clip, threshold, source_error, static, c
     values, variance: (n, m) float32, NaN where an epoch has no usable pixel; pairs: comparators
     of a sorting network for n lanes. static (m,) float32 (NaN without epochs), count (m,) uint16
     epochs, outlier (n, m) uint8: set where an epoch deviates from the mean of the others by more
-    than `threshold` sigma of the difference.
+    than `threshold` sigma of the difference. Of two epochs that differ the brighter is the
+    outlier, as transients add light, unless the fainter lies below zero by `threshold` sigma.
     """
     n, m = values.shape
     work = np.empty((n, LANES), np.float32)
@@ -82,6 +83,32 @@ def static_sky(values, variance, pairs, clip, threshold, source_error, static, c
                 d = v[i] - other / rest
                 spread = s[i] + np.float32(1.0) / rest + floor[i]
                 o[i] = 1 if known and d * d > threshold * threshold * spread else 0
+        for i in range(lanes):
+            if number[i] != 2:
+                continue
+            low = -1
+            high = -1
+            for e in range(n):
+                if values[e, start + i] == values[e, start + i]:
+                    high = e
+                    low = e if low < 0 else low
+            if values[low, start + i] > values[high, start + i]:
+                low, high = high, low
+            faint, bright = values[low, start + i], values[high, start + i]
+            s0, s1 = variance[low, start + i], variance[high, start + i]
+            outlier[low, start + i] = 0
+            outlier[high, start + i] = 0
+            slack = source_error * max(faint, np.float32(0.0))
+            d = bright - faint
+            if d * d > threshold * threshold * (s0 + s1 + slack * slack):
+                if faint < 0 and faint * faint > threshold * threshold * s0:
+                    outlier[low, start + i] = 1
+                    static[start + i] = bright
+                else:
+                    outlier[high, start + i] = 1
+                    static[start + i] = faint
+            else:
+                static[start + i] = (faint * s1 + bright * s0) / (s0 + s1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -93,7 +120,8 @@ def judge_footprints(
     outlier: (ny, nx) uint8, 1 at outliers; on return 1 at the pixels to clip, else 0.
     n_outlier, count: (ny, nx) uint16 epochs that deviate, and epochs. A connected footprint of at
     least `min_pixels` is an artifact if at least the share `spatial` of its pixels deviates in no
-    more epochs than allowed; it is then grown by `grow` pixels. Returns the number of artifacts.
+    more epochs than allowed (of two epochs one may); it is then grown by `grow` pixels. Returns
+    the number of artifacts.
     """
     ny, nx = outlier.shape
     stack = np.empty(1024, np.int64)
@@ -122,6 +150,8 @@ def judge_footprints(
                 xx = here - yy * nx
                 n = count[yy, xx]
                 allowed = min(fraction_low * n, max_epochs + fraction_high * n)
+                if n == 2:
+                    allowed = max(allowed, 1.0)
                 if n_outlier[yy, xx] <= allowed:
                     transient += 1
                 for dy in range(-1, 2):

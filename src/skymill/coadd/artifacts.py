@@ -173,20 +173,23 @@ def find_artifacts(
     Artifacts
         Footprints that deviate from the static sky in few epochs: at each pixel the number of
         deviating epochs may be at most ``min(maxFractionEpochsLow N, maxNumEpochs +
-        maxFractionEpochsHigh N)`` of N. With fewer than three epochs nothing can be decided and
-        the result is empty.
+        maxFractionEpochsHigh N)`` of N, and one of two. With a single epoch nothing can be
+        decided and the result is empty.
 
     Notes
     -----
     The static sky is the weighted mean of the epochs within ``clip_sigma`` of their median, with
     the variances of the warps scaled to the measured noise. Unlike a mean clipped by the scatter
-    of the epochs, it withstands an artifact already with three epochs.
+    of the epochs, it withstands an artifact already with three epochs. Where only two epochs see a
+    pixel and differ, the brighter one is the artifact, since satellites, cosmic rays and ghosts
+    add light; only if the fainter one lies below the sky by more than ``threshold`` it is that
+    one.
     """
     out = Artifacts(box=box)
     visits = [w.visit for w in warps]
     if len(set(visits)) != len(visits):
         raise DataError(f"one warp for each visit is wanted; got the visits {visits}")
-    if len(warps) < 3:
+    if len(warps) < 2:
         return out
     strips = _Strips(warps, box)
     pairs = sorting_network(len(warps))
@@ -257,7 +260,7 @@ def _measure_noise(strips: _Strips, pairs: NDArray[np.int64], options: ArtifactO
     flags = np.empty((n, m), np.uint8)
     _static(values, variance, pairs, options, static, count, flags)
     # A source is not noise: only the pixels below the upper quartile of the static sky tell it.
-    known = np.isfinite(static) & (count >= 3)
+    known = np.isfinite(static) & (count >= 2)
     if not known.any():
         return
     faint = known & (static < np.quantile(static[known], 0.75))

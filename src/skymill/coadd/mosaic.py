@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from skymill.coadd._mosaic_kernels import bin_mean, bin_share
 from skymill.coadd.skymap import Patch, Tract
 from skymill.data.errors import NoDataError
-from skymill.data.images import Box, Coadd
+from skymill.data.images import Box
 from skymill.data.masks import MaskPlane, is_set
 
-__all__ = ["assemble_mosaic", "bin_image", "central_patches", "mosaic_box"]
+__all__ = [
+    "MosaicPart",
+    "assemble_mosaic",
+    "bin_image",
+    "bin_mask",
+    "central_patches",
+    "drop_wide_gaps",
+    "mosaic_box",
+]
 
 Float32Array = NDArray[np.float32]
 
@@ -73,12 +84,23 @@ def mosaic_box(patches: Iterable[Patch]) -> Box:
     )
 
 
-def assemble_mosaic(coadds: Iterable[Coadd], box: Box) -> tuple[Float32Array, NDArray[np.int32]]:
+class MosaicPart(NamedTuple):
+    """What a mosaic takes of a coadd: its pixels, where they lie, and which are its own."""
+
+    image: Float32Array
+    mask: NDArray[np.int32]
+    box: Box
+    inner_box: Box
+
+
+def assemble_mosaic(
+    coadds: Iterable[MosaicPart], box: Box
+) -> tuple[Float32Array, NDArray[np.int32]]:
     """Put the inner boxes of coadds side by side.
 
     Parameters
     ----------
-    coadds : iterable of Coadd
+    coadds : iterable of MosaicPart
         Coadds of one tract and band, taken one after the other.
     box : Box
         Pixels of the tract that the mosaic shows.
@@ -97,9 +119,9 @@ def assemble_mosaic(coadds: Iterable[Coadd], box: Box) -> tuple[Float32Array, ND
         if part.is_empty:
             continue
         source, target = part.slices(within=coadd.box), part.slices(within=box)
-        void = is_set(coadd.planes.mask[source], MaskPlane.NO_DATA)
-        image[target] = np.where(void, np.float32(np.nan), coadd.planes.image[source])
-        mask[target] = coadd.planes.mask[source]
+        void = is_set(coadd.mask[source], MaskPlane.NO_DATA)
+        image[target] = np.where(void, np.float32(np.nan), coadd.image[source])
+        mask[target] = coadd.mask[source]
     return image, mask
 
 
@@ -120,14 +142,50 @@ def bin_image(image: Float32Array, width: int) -> Float32Array:
     """
     if width <= 1:
         return image
-    ny, nx = image.shape[0] // width, image.shape[1] // width
-    total, number = np.zeros((ny, nx)), np.zeros((ny, nx), np.int32)
-    # One pixel of every block at a time: a sum over two axes of a 4-d view is far slower.
-    for j in range(width):
-        for i in range(width):
-            part = image[j : ny * width : width, i : nx * width : width]
-            known = np.isfinite(part)
-            total += np.where(known, part, np.float32(0.0))
-            number += known
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(total / number, np.float32)
+    out = np.empty((image.shape[0] // width, image.shape[1] // width), np.float32)
+    bin_mean(np.ascontiguousarray(image, np.float32), width, out)
+    return out
+
+
+def bin_mask(mask: NDArray[np.int32], planes: MaskPlane, width: int) -> Float32Array:
+    """Share of the pixels of square blocks that have any of some mask planes.
+
+    Parameters
+    ----------
+    mask : (ny, nx) int32
+        Mask bits.
+    planes : MaskPlane
+        The planes.
+    width : int [pixel]
+        Width of a block; a rest at the upper and right edge is dropped.
+
+    Returns
+    -------
+    (ny // width, nx // width) float32
+        Shares from 0 to 1.
+    """
+    out = np.empty((mask.shape[0] // width, mask.shape[1] // width), np.float32)
+    bin_share(np.ascontiguousarray(mask, np.int32), np.int32(int(planes)), width, out)
+    return out
+
+
+def drop_wide_gaps(image: Float32Array, share: Float32Array, *, width: int = 9) -> Float32Array:
+    """An image without its wide interpolated areas, for pictures.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+        Binned pixels.
+    share : (ny, nx) float32
+        Share of interpolated pixels in each.
+    width : int [pixel]
+        Pixels where more than half of the square of this width around them are interpolated are
+        void: interpolation bridges columns, not corners of detectors.
+
+    Returns
+    -------
+    (ny, nx) float32
+        The image with NaN there.
+    """
+    wide = (share > 0.5) & (ndimage.uniform_filter(share, width, mode="nearest") > 0.5)
+    return np.where(wide, np.float32(np.nan), image)

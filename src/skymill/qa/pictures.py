@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from scipy import ndimage
 
 from skymill.coadd.skymap import Tract
 from skymill.data.errors import DataError
@@ -50,15 +51,31 @@ def _sky_sigma(values: Float32Array) -> tuple[float, float]:
     return level, 1.4826 * float(np.median(level - low)) or 1.0
 
 
-def _fill_missing(rgb: Float32Array, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Put the mean of the known channels into the others, in place; where there is none."""
-    number = known.sum(axis=-1)
+def _fill_missing(planes: list[Float32Array], known: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """Where not all channels are known put the mean of the known ones into all, in place.
+
+    Two channels would still give a hue: the whole pixel becomes grey. Returns where none is known;
+    unknown pixels are zero.
+    """
+    number = known[0].astype(np.uint8) + known[1] + known[2]
     partial = (number > 0) & (number < 3)
     if partial.any():
-        # Two channels would still give a hue: the whole pixel becomes grey.
-        mean = np.where(known, rgb, 0)[partial].sum(axis=-1) / number[partial]
-        rgb[partial] = mean[:, None]
+        mean = (planes[0][partial] + planes[1][partial] + planes[2][partial]) / number[partial]
+        for plane in planes:
+            plane[partial] = mean
     return np.asarray(number == 0)
+
+
+def _white_cores(share: Float32Array, light: list[Float32Array]) -> Float32Array:
+    """Saturated shares grown by a pixel and softened, so that cores have no coloured rim.
+
+    Only where the picture is bright: bleed trails far from their star are interpolated well.
+    """
+    core = ndimage.grey_dilation(share, footprint=ndimage.generate_binary_structure(2, 1))
+    core = np.maximum(core, np.clip(1.5 * ndimage.uniform_filter(core, 3), 0, 1))
+    brightest = np.minimum(np.maximum(np.maximum(light[0], light[1]), light[2]), np.float32(1.0))
+    around = ndimage.uniform_filter(brightest, 5)
+    return np.asarray(core * np.clip((around - 0.4) / 0.3, 0, 1), np.float32)
 
 
 def data_rectangle(images: Sequence[Float32Array]) -> tuple[slice, slice]:
@@ -89,6 +106,7 @@ def color_rgb(
     blue: Float32Array,
     *,
     bands: tuple[str, str, str] = ("i", "r", "g"),
+    white: Float32Array | None = None,
     options: PictureOptions = PictureOptions(),
 ) -> NDArray[np.uint8]:
     """Three images as colours.
@@ -100,6 +118,9 @@ def color_rgb(
         place, which is grey; where all are, the picture is black.
     bands : (str, str, str)
         Bands of the three, which weight them so that galaxies look neither red nor blue.
+    white : (ny, nx) float32, optional
+        How white each pixel is painted, from 0 to 1: the cores of saturated stars, whose flux and
+        colour are not known.
     options : PictureOptions
         Style and brightness.
 
@@ -116,29 +137,40 @@ def color_rgb(
         raise DataError(
             f"the three images must have one shape; got {red.shape}, {green.shape}, {blue.shape}"
         )
-    # The median over the picture is the sky: a picture needs no absolute zero.
-    planes = []
+    # The median over the picture is the sky: a picture needs no absolute zero. Plane by plane: a
+    # last axis of three would be several times as slow.
+    planes, known = [], []
     for plane, band in zip((red, green, blue), bands, strict=True):
         level, _ = _sky_sigma(plane)
-        planes.append(np.nan_to_num((plane - level) * np.float32(BAND_WEIGHTS.get(band, 1.0))))
-    rgb = np.stack(planes, axis=-1)
-    void = _fill_missing(rgb, np.stack([np.isfinite(p) for p in (red, green, blue)], axis=-1))
-    luminance = rgb.mean(axis=-1)
+        known.append(np.isfinite(plane))
+        part = (plane - np.float32(level)) * np.float32(BAND_WEIGHTS.get(band, 1.0))
+        planes.append(np.where(known[-1], part, np.float32(0.0)))
+    void = _fill_missing(planes, known)
+    luminance = (planes[0] + planes[1] + planes[2]) / np.float32(3.0)
     _, sigma = _sky_sigma(np.where(void, np.float32(np.nan), luminance))
-    black = options.black * sigma
+    black = np.float32(options.black * sigma)
     q, stretch = options.softening, options.stretch * sigma
+    strength = np.float32(q / stretch)
     # Linear at the faint end, where a tenth of the stretch has a tenth of the full brightness.
-    slope = 0.1 / np.arcsinh(0.1 * q)
+    slope = np.float32(0.1 / np.arcsinh(0.1 * q))
+    light = [np.maximum(p - black, np.float32(0.0)) for p in planes]
     if options.style == "asinh":
-        out = np.arcsinh(q * np.maximum(rgb - black, 0) / stretch) * slope
+        light = [np.arcsinh(strength * p) * slope for p in light]
     else:
-        bright = np.maximum(luminance - black, 1e-6 * sigma)
-        factor = np.arcsinh(q * bright / stretch) * slope / bright
-        out = np.maximum(rgb - black, 0) * factor[..., None]
-        peak = out.max(axis=-1, keepdims=True)
-        out = out / np.maximum(peak, 1.0)
-    out[void] = 0.0
-    return np.asarray(np.clip(out, 0, 1)[::-1] * 255 + 0.5, np.uint8)
+        bright = np.maximum(luminance - black, np.float32(1e-6 * sigma))
+        factor = np.arcsinh(strength * bright) * slope / bright
+        light = [p * factor for p in light]
+        peak = np.maximum(np.maximum(np.maximum(light[0], light[1]), light[2]), np.float32(1.0))
+        light = [p / peak for p in light]
+    paint = None if white is None else _white_cores(white, light)
+    out = np.empty((*void.shape, 3), np.uint8)
+    for k, channel in enumerate(light):
+        part = np.clip(channel, 0, 1)
+        if paint is not None:
+            part += (1 - part) * paint
+        part[void] = 0.0
+        out[..., k] = (part * np.float32(255) + np.float32(0.5))[::-1]
+    return out
 
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
@@ -155,7 +187,7 @@ def encode_png(rgb: NDArray[np.uint8]) -> bytes:
         The file.
     """
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb), "RGB").save(buffer, format="PNG", compress_level=4)
+    Image.fromarray(np.ascontiguousarray(rgb), "RGB").save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 

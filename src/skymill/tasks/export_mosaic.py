@@ -19,13 +19,25 @@ from lsst.pipe.base import (
 )
 from lsst.pipe.base import connectionTypes as cT
 
-from skymill.coadd.mosaic import assemble_mosaic, bin_image, central_patches, mosaic_box
+from skymill.coadd.mosaic import (
+    MosaicPart,
+    assemble_mosaic,
+    bin_image,
+    bin_mask,
+    central_patches,
+    drop_wide_gaps,
+    mosaic_box,
+)
 from skymill.coadd.skymap import Tract
 from skymill.data.images import Box
+from skymill.data.masks import MaskPlane
 from skymill.qa.pictures import PictureOptions, color_rgb, data_rectangle, encode_png
 from skymill.tasks._options import options_field, to_options
 
 __all__ = ["ExportMosaicConfig", "ExportMosaicConnections", "ExportMosaicTask"]
+
+#: Planes of pixels whose value is interpolated because no input is usable.
+_LOST = MaskPlane.BAD | MaskPlane.CR | MaskPlane.UNMASKEDNAN | MaskPlane.FLAT_LOW
 
 
 class ExportMosaicConnections(
@@ -107,12 +119,12 @@ class ExportMosaicTask(PipelineTask):
             raise NoWorkFound("no coadd lies within the mosaic; raise width")
         present = {int(h.dataId["patch"]) for handles in by_band.values() for h in handles}
         box = mosaic_box(tract.patch(k) for k in sorted(present))
-        small = {}
+        small, saturated = {}, {}
         for band, handles in sorted(by_band.items()):
             result = self.run(tract=tract, box=box, handles=handles)
-            small[band] = result.small
+            small[band], saturated[band] = result.small, result.saturated
             butlerQC.put(result.mosaic, targets[band])
-        butlerQC.put(self.draw(small), outputRefs.color)
+        butlerQC.put(self.draw(small, saturated), outputRefs.color)
 
     def run(self, *, tract: Tract, box: Box, handles: list[Any]) -> Struct:
         """The mosaic of one band.
@@ -129,9 +141,10 @@ class ExportMosaicTask(PipelineTask):
         Returns
         -------
         lsst.pipe.base.Struct
-            ``mosaic`` (FITS: image in nJy, mask) and ``small`` (binned pixels).
+            ``mosaic`` (FITS: image in nJy, mask), ``small`` (binned pixels without wide
+            interpolated areas) and ``saturated`` (saturated share of each).
         """
-        image, mask = assemble_mosaic((h.get() for h in handles), box)
+        image, mask = assemble_mosaic((_part(h, tract) for h in handles), box)
         header = tract.wcs.shifted(dx=box.x0, dy=box.y0).header
         header["BUNIT"] = "nJy"
         header["LTV1"], header["LTV2"] = -box.x0, -box.y0
@@ -139,15 +152,24 @@ class ExportMosaicTask(PipelineTask):
         planes = fits.CompImageHDU(mask, header=header, name="MASK", compression_type="RICE_1")
         widest = max(box.shape)
         block = max(self.config.block, -(-widest // self.config.maxSize))
-        return Struct(mosaic=fits.HDUList([primary, planes]), small=bin_image(image, block))
+        small = drop_wide_gaps(bin_image(image, block), bin_mask(mask, _LOST, block))
+        return Struct(
+            mosaic=fits.HDUList([primary, planes]),
+            small=small,
+            saturated=bin_mask(mask, MaskPlane.SAT, block),
+        )
 
-    def draw(self, images: dict[str, np.ndarray]) -> bytes:
+    def draw(
+        self, images: dict[str, np.ndarray], saturated: dict[str, np.ndarray] | None = None
+    ) -> bytes:
         """The colour picture of the bands that exist, of the rectangle that has data.
 
         Parameters
         ----------
         images : dict of str to (ny, nx) float32
             Binned mosaics.
+        saturated : dict of str to (ny, nx) float32, optional
+            Saturated shares; white in the picture.
 
         Returns
         -------
@@ -160,7 +182,17 @@ class ExportMosaicTask(PipelineTask):
         crop = data_rectangle([images[b] for b in bands])
         red, green, blue = (images[b][crop] for b in bands)
         options = to_options(self.config.picture, PictureOptions)
-        return encode_png(color_rgb(red, green, blue, bands=bands, options=options))
+        white = None
+        if saturated is not None:
+            white = np.maximum.reduce([saturated[b][crop] for b in bands])
+        return encode_png(color_rgb(red, green, blue, bands=bands, white=white, options=options))
+
+
+def _part(handle: Any, tract: Tract) -> MosaicPart:
+    """Image and mask of a coadd; its other pixels are not read."""
+    patch = tract.patch(int(handle.dataId["patch"]))
+    image, mask = handle.get(component="image"), handle.get(component="mask")
+    return MosaicPart(image, mask, patch.outer_box, patch.inner_box)
 
 
 def _choose_bands(wanted: tuple[str, ...], present: tuple[str, ...]) -> tuple[str, str, str]:

@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 
-from skymill.coadd.mosaic import assemble_mosaic, bin_image, central_patches, mosaic_box
+from skymill.coadd.mosaic import (
+    MosaicPart,
+    assemble_mosaic,
+    bin_image,
+    bin_mask,
+    central_patches,
+    drop_wide_gaps,
+    mosaic_box,
+)
 from skymill.coadd.skymap import SkyMap
 from skymill.data.errors import NoDataError
-from skymill.data.images import Box, Coadd, PixelPlanes
+from skymill.data.images import Box
 from skymill.data.masks import MaskPlane
-from skymill.psf.models import ConstantPsf
 
 TRACT = SkyMap.discrete(
     "m", 10.0, 5.0, 0.01, tract_overlap=0.0, patch_inner=100, patch_border=10
@@ -21,28 +28,17 @@ def coadd(patch):
     ]
     image = (1000.0 * y + x).astype(np.float32)
     mask = np.zeros(image.shape, np.int32)
-    planes = PixelPlanes(image, np.ones_like(image), mask, unit="nJy")
     # What lies in the border must come from the neighbour.
     inner = patch.inner_box.slices(within=patch.outer_box)
     border = np.ones(image.shape, bool)
     border[inner] = False
-    planes.image[border] = -1.0
-    return Coadd(
-        planes=planes,
-        box=patch.outer_box,
-        wcs=patch.wcs,
-        psf=ConstantPsf.gaussian(2.0),
-        band="r",
-        skymap="m",
-        tract=0,
-        patch=patch.index,
-        inner_box=patch.inner_box,
-    )
+    image[border] = -1.0
+    return MosaicPart(image, mask, patch.outer_box, patch.inner_box)
 
 
 def test_every_pixel_is_its_own():
     coadds = [coadd(p) for p in TRACT.patches]
-    coadds[0].planes.mask[5, 5] = int(MaskPlane.NO_DATA)
+    coadds[0].mask[5, 5] = int(MaskPlane.NO_DATA)
     image, mask = assemble_mosaic(coadds, TRACT.box)
     y, x = np.mgrid[: TRACT.box.y1, : TRACT.box.x1]
     wanted = (1000.0 * y + x).astype(np.float32)
@@ -79,3 +75,19 @@ def test_binning_leaves_out_nan():
     np.testing.assert_allclose(out, [[4.0, 5.0], [13.0, 15.0]])
     assert np.isnan(bin_image(np.full((4, 4), np.nan, np.float32), 2)).all()
     assert bin_image(image, 1) is image
+
+
+def test_shares_of_masked_pixels_and_wide_gaps():
+    rng = np.random.default_rng(1)
+    mask = (rng.uniform(size=(31, 20)) < 0.3).astype(np.int32) * int(MaskPlane.SAT)
+    mask |= (rng.uniform(size=(31, 20)) < 0.3).astype(np.int32) * int(MaskPlane.BAD)
+    wanted = (mask[:30] & int(MaskPlane.SAT) > 0).reshape(10, 3, 20)[:, :, :18]
+    wanted = wanted.reshape(10, 3, 6, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(bin_mask(mask, MaskPlane.SAT, 3), wanted, rtol=1e-6)
+    image, share = np.ones((40, 40), np.float32), np.zeros((40, 40), np.float32)
+    share[:, 8] = share[:, 9] = 1.0  # A bridged column stays.
+    share[20:, 20:] = 1.0
+    void = np.isnan(drop_wide_gaps(image, share))
+    assert not void[:, :15].any()
+    assert void[25:, 25:].all()
+    assert not void[:15, 15:].any()

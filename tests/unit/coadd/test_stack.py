@@ -108,16 +108,32 @@ def test_a_satellite_and_a_cosmic_ray_vanish_and_stars_stay():
         )
 
 
-def test_three_epochs_suffice_and_two_decide_nothing():
+def test_of_two_epochs_the_brighter_has_the_artifact():
     rng = np.random.default_rng(3)
 
     def hit(exposure, wcs):
         exposure.planes.image[150:156, 150:156] += 500.0
 
+    def hole(exposure, wcs):
+        exposure.planes.image[150:156, 150:156] -= 500.0
+
     pairs = [field(k, rng, change=hit if k == 1 else None) for k in range(3)]
     matched = [m for _, m in pairs]
     assert set(find_artifacts(matched, box=BOX).number) == {1}
-    assert find_artifacts(matched[:2], box=BOX).number == {}
+    # Stars of both epochs stay: they differ by less than the allowed share of their light.
+    two = find_artifacts(matched[:2], box=BOX)
+    assert two.number == {1: 1}
+    _, coadd = finish([d for d, _ in pairs[:2]], two)
+    _, clean = finish([pairs[0][0]])
+    clipped = coadd.planes.mask & int(MaskPlane.CLIPPED) != 0
+    # 6 pixels, blurred by the common PSF of 7.7 pixels.
+    assert 36 <= clipped.sum() <= 600
+    np.testing.assert_allclose(coadd.planes.image[clipped], clean.planes.image[clipped], rtol=1e-5)
+    # The sky is not negative: there the fainter epoch is the wrong one.
+    _, dark = field(3, rng, change=hole)
+    number = find_artifacts([matched[0], dark], box=BOX).number
+    assert number[3] == 1
+    assert find_artifacts(matched[:1], box=BOX).number == {}
     assert find_artifacts([], box=BOX).number == {}
 
 

@@ -51,6 +51,21 @@ def test_nan_is_black_and_all_nan_is_no_error():
     assert (color_rgb(void, void, void) == 0).all()
 
 
+def test_saturated_cores_are_white():
+    rng = np.random.default_rng(5)
+    planes = [sky(rng) for _ in range(3)]
+    planes[0][20:40, 20:40] = 300.0  # A red halo around a core without red light.
+    planes[0][27:33, 27:33] = 0.0
+    white = np.zeros((60, 80), np.float32)
+    white[27:33, 27:33] = 1.0
+    white[45, :] = 1.0  # A bleed trail across the sky.
+    rgb = color_rgb(*planes, white=white)[::-1]
+    assert rgb[26:34, 27:33].min() > 200
+    assert rgb[45].mean() < 60
+    assert rgb[21, 21, 0] > rgb[21, 21, 2] + 30
+    assert (rgb[5:15] == color_rgb(*planes)[::-1][5:15]).all()
+
+
 def test_png_can_be_read_again():
     rgb = np.random.default_rng(4).integers(0, 255, (7, 9, 3)).astype(np.uint8)
     with Image.open(io.BytesIO(encode_png(rgb))) as picture:

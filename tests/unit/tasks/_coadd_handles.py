@@ -20,7 +20,10 @@ class Handle:
 
     def get(self, *, component=None):
         self.reads += 1
-        return self.value if component is None else getattr(self.value, component)
+        if component is None:
+            return self.value
+        source = self.value.planes if component in ("image", "variance", "mask") else self.value
+        return getattr(source, component)
 
 
 def make_calexp(visit, detector, *, dx=0.0, rng, level=0.0, shape=(220, 260), star=1e5):

@@ -182,7 +182,9 @@ def test_mosaic_and_colour():
     result = stack(3, np.random.default_rng(8))
     tract = SKYMAP.tract(0)
     task = ExportMosaicTask()
-    made = task.run(tract=tract, box=PATCH.inner_box, handles=[Handle(result.coaddExposure)])
+    made = task.run(
+        tract=tract, box=PATCH.inner_box, handles=[Handle(result.coaddExposure, patch=PATCH.index)]
+    )
     image = made.mosaic[0]
     assert image.data.shape == PATCH.inner_box.shape
     assert image.header["BUNIT"] == "nJy"
@@ -193,7 +195,8 @@ def test_mosaic_and_colour():
     in_tract = tract.sky_to_pixel(ra=[RA], dec=[DEC])
     np.testing.assert_allclose([x[0], y[0]], [in_tract[0][0], in_tract[1][0]], atol=1e-6)
     assert made.mosaic["MASK"].data.max() < 1 << 18
-    png = task.draw({"r": made.small, "g": made.small * 0.5})
+    assert made.saturated.max() == 0
+    png = task.draw({"r": made.small, "g": made.small * 0.5}, dict.fromkeys("gr", made.saturated))
     assert png.startswith(b"\x89PNG")
     assert task.draw({"z": made.small}).startswith(b"\x89PNG")
 
