@@ -74,6 +74,8 @@ class CcdHeader:
         Exposure time.
     shape : (ny, nx)
         Pixels of the CCD.
+    procdate : str
+        When the Community Pipeline made the file.
     """
 
     path: Path
@@ -85,6 +87,7 @@ class CcdHeader:
     band: str
     exptime: float
     shape: tuple[int, int]
+    procdate: str = ""
 
     @property
     def plver(self) -> str:
@@ -260,6 +263,7 @@ def _header(path: Path, hdus: Any, hdu: int, camera: SurveyCamera) -> CcdHeader:
         band=camera.band(merged),
         exptime=float(exptime) if isinstance(exptime, int | float) else 0.0,
         shape=(int(shape[0]), int(shape[1])),
+        procdate=str(hdus[0].header.get("DATE", "")).strip(),
     )
 
 

@@ -77,10 +77,9 @@ def is_current(words: dict[str, Any] | None, info: CcdHeader) -> bool:
     """
     if words is None:
         return False
-    header = info.header
-    for name, card in (("plver", "PLVER"), ("plprocid", "PLPROCID"), ("procdate", "DATE")):
-        own = header.get(card)
-        if name in words and own is not None and str(words[name]).strip() != str(own).strip():
+    run = str(info.header.get("PLPROCID", "")).strip()
+    for name, own in (("plver", info.plver), ("plprocid", run), ("procdate", info.procdate)):
+        if name in words and own and str(words[name]).strip() != own:
             return False
     return "expnum" not in words or int(words["expnum"]) == info.expnum
 
@@ -93,7 +92,7 @@ def _origin(info: CcdHeader) -> dict[str, Any]:
         "plver": info.plver,
         "plprocid": str(header.get("PLPROCID", "")).strip(),
         "imgdsum": str(header.get("DATASUM", "0")).strip(),
-        "procdate": str(header.get("DATE", "")).strip(),
+        "procdate": info.procdate,
         "expnum": np.int64(info.expnum),
         "ccdname": info.ccdname,
     }
@@ -275,7 +274,8 @@ def _stack(rows: Sequence[dict[str, Any]]) -> Table:
         dims = np.max([a.shape for a in arrays], axis=0).astype(int) if arrays[0].ndim else ()
         out = np.zeros((len(rows), *dims), np.asarray(present[0]).dtype.newbyteorder("="))
         for k, array in enumerate(arrays):
-            out[(k, *(slice(0, n) for n in array.shape))] = array
+            index: tuple[Any, ...] = (k, *(slice(0, n) for n in array.shape))
+            out[index] = array
         table[name] = out
     return table
 

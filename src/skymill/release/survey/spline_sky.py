@@ -18,6 +18,9 @@ __all__ = ["SkyModel", "SplineSkyOptions", "fit_spline_sky"]
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
+#: Turns of mask and fit; the first knows a parabola over the CCD only.
+_TURNS = 3
+
 _PERCENTILES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 
 
@@ -120,11 +123,11 @@ def _mode(values: Float32Array, sigma: float, middle: float) -> float:
     return middle + sigma * float(np.clip(peak, -3, 3))
 
 
-def _mask_sources(image: Float32Array, good: BoolArray, middle: float, sigma: float,
-                  options: SplineSkyOptions) -> BoolArray:  # fmt: skip
+def _mask_sources(
+    residual: Float32Array, good: BoolArray, sigma: float, options: SplineSkyOptions
+) -> BoolArray:
     """Where a 5 pixel mean stands off the sky, grown."""
-    flat = np.where(good, image - np.float32(middle), np.float32(0))
-    smooth = uniform_filter(flat, 5, mode="constant")
+    smooth = uniform_filter(np.where(good, residual, np.float32(0)), 5, mode="constant")
     hit = np.abs(smooth) > options.threshold * sigma / 5
     if options.grow:
         hit = binary_dilation(hit, iterations=options.grow)
@@ -179,22 +182,24 @@ def fit_spline_sky(
     good = (weight > 0) & np.isfinite(image)
     if not good.any():
         raise NoDataError("all pixels are masked or have no weight: there is no sky to fit")
-    middle, sigma = _clipped_median(image[good])
-    # Bright wings bias the first median: mask, measure again, mask again.
-    sources = _mask_sources(image, good, middle, sigma, options)
-    free = good & ~sources
-    if free.sum() >= max(100, 0.05 * good.sum()):
-        middle, sigma = _clipped_median(image[free])
-        free = good & ~_mask_sources(image, good, middle, sigma, options)
-    if not free.any():
-        free = good
-    level = float(np.median(image[free]))
     box = _box_width(image.shape, options)  # type: ignore[arg-type]
     ny, nx = image.shape
     order = 3
     x, y = _nodes(nx, box // 2, order), _nodes(ny, box // 2, order)
-    values = _box_medians(image, free, x, y, box // 2, level, options.min_fraction)
-    model = SkyModel(x, y, values, order, sigma, {})
+    middle, _ = _clipped_median(image[good])
+    nodes = _box_medians(image, good, x, y, box // 2, middle, options.min_fraction)
+    model = SkyModel(x, y, _smooth_surface(nodes), order, 0.0, {})
+    free = good
+    for _ in range(_TURNS):
+        # Sources stand out of the sky as known so far, so that a gradient is no source.
+        residual = image - model.evaluate((ny, nx))
+        _, sigma = _clipped_median(residual[free])
+        masked = good & ~_mask_sources(residual, good, sigma, options)
+        if masked.sum() >= max(100, 0.02 * good.sum()):
+            free = masked
+        level = float(np.median(image[free]))
+        values = _box_medians(image, free, x, y, box // 2, level, options.min_fraction)
+        model = SkyModel(x, y, values, order, sigma, {})
     residual = (image - model.evaluate((ny, nx)))[free]
     cmed, _ = _clipped_median(image[good])
     statistics = {
@@ -207,6 +212,24 @@ def fit_spline_sky(
     marks = np.percentile(residual, _PERCENTILES)
     statistics.update({f"sky_p{p}": float(v) for p, v in zip(_PERCENTILES, marks, strict=True)})
     return SkyModel(x, y, values, order, sigma, statistics)
+
+
+def _smooth_surface(nodes: Float32Array) -> Float32Array:
+    """The parabola through the nodes; those that a large object lifts are clipped."""
+    ny, nx = nodes.shape
+    v, u = (g.ravel() for g in np.mgrid[-1 : 1 : ny * 1j, -1 : 1 : nx * 1j])
+    design = np.stack([np.ones(u.size), u, v, u * u, u * v, v * v], axis=1)
+    data = nodes.ravel().astype(float)
+    keep = np.ones(data.size, bool)
+    for _ in range(8):
+        solution = np.linalg.lstsq(design[keep], data[keep], rcond=None)[0]
+        residual = data - design @ solution
+        spread = 1.4826 * float(np.median(np.abs(residual[keep])))
+        new = (residual < 2.5 * spread) & (residual > -4.0 * spread)
+        if spread == 0 or new.sum() < design.shape[1] + 2 or np.array_equal(new, keep):
+            break
+        keep = new
+    return np.asarray((design @ solution).reshape(ny, nx), np.float32)
 
 
 def _box_medians(
