@@ -112,7 +112,7 @@ def sky_level(
     slope = pointing.sky_slope
     u = x / (CCD_SHAPE[1] - 1.0) - 0.5
     v = y / (CCD_SHAPE[0] - 1.0) - 0.5
-    bowl = 0.012 * (u**2 + v**2) * (1.0 if ccd.number % 2 else -1.0)
+    bowl = 0.008 * (u**2 + v**2) * (1.0 if ccd.number % 2 else -1.0)
     light = 1.0 + slope[0] * focal_x / 225.0 + slope[1] * focal_y / 225.0 + bowl
     return np.asarray(pointing.sky_electrons * light)
 
