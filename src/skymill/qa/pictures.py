@@ -74,7 +74,8 @@ def _white_cores(share: Float32Array, light: list[Float32Array]) -> Float32Array
     core = ndimage.grey_dilation(share, footprint=ndimage.generate_binary_structure(2, 1))
     core = np.maximum(core, np.clip(1.5 * ndimage.uniform_filter(core, 3), 0, 1))
     brightest = np.minimum(np.maximum(np.maximum(light[0], light[1]), light[2]), np.float32(1.0))
-    around = ndimage.uniform_filter(brightest, 5)
+    # Closed first: a core without light is dark within its bright rim.
+    around = ndimage.uniform_filter(ndimage.grey_closing(brightest, (11, 11)), 5)
     return np.asarray(core * np.clip((around - 0.4) / 0.3, 0, 1), np.float32)
 
 
