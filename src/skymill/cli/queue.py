@@ -181,7 +181,7 @@ def delete(ctx: click.Context, name: str, force: bool) -> None:
     "--pattern",
     multiple=True,
     help="Pattern of the files to remove, with {bri} and {brick}; may be repeated. "
-    "Default: checkpoints/{bri}/checkpoint-{brick}* and checkpoints/{bri}/{brick}/**.",
+    "Default: checkpoints/{bri}/checkpoint-{brick}* and stages/{bri}/runbrick-{brick}-*.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.pass_context

@@ -1,0 +1,1 @@
+"""After the bricks: masks of neighbours, summaries, sweeps, matches, checks, publication."""

@@ -1,0 +1,262 @@
+"""Sweeps: the primary objects of all bricks in boxes of 10 by 5 degrees."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+import skymill
+from skymill.coadd.bricks import brick_from_name
+from skymill.data.errors import DataError, NoDataError
+from skymill.release.finish.columns import (
+    OutputColumn,
+    fill,
+    header_of_bits,
+    output_columns,
+    source_names,
+    table_hdu,
+)
+from skymill.release.finish.folder import (
+    Problem,
+    ReleaseFolder,
+    each,
+    is_brick_name,
+    read_catalogue,
+)
+from skymill.release.survey.layout import atomic_path
+
+__all__ = ["SweepBox", "SweepReport", "write_sweeps", "write_table"]
+
+_WIDTH, _HEIGHT = 10, 5
+
+
+@dataclass(frozen=True, order=True)
+class SweepBox:
+    """A box of 10 degrees in right ascension and 5 in declination; lower edges are inside.
+
+    Parameters
+    ----------
+    ra, dec : int [deg]
+        Lower edges.
+    """
+
+    ra: int
+    dec: int
+
+    @property
+    def name(self) -> str:
+        """Name such as ``sweep-310m005-320p000``."""
+        low = f"{self.ra:03d}{_signed(self.dec)}"
+        return f"sweep-{low}-{self.ra + _WIDTH:03d}{_signed(self.dec + _HEIGHT)}"
+
+    def contains(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which positions are in the box.
+
+        Parameters
+        ----------
+        ra, dec : (n,) float64 [deg]
+            Positions with right ascensions in [0, 360).
+
+        Returns
+        -------
+        (n,) bool
+            The pole at +90 belongs to the last box.
+        """
+        top = self.dec + _HEIGHT
+        below = (dec < top) | ((top == 90) & (dec == 90))
+        return (ra >= self.ra) & (ra < self.ra + _WIDTH) & (dec >= self.dec) & below
+
+
+def _signed(dec: int) -> str:
+    return f"{'m' if dec < 0 else 'p'}{abs(dec):03d}"
+
+
+@dataclass
+class SweepReport:
+    """What was written.
+
+    Parameters
+    ----------
+    rows : dict of str to int
+        Objects in each file.
+    absent : dict of str to int
+        Columns that were filled with zeros, with the number of bricks that lack them.
+    problems : list of Problem
+        Catalogues that could not be used; their objects are in no sweep.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    absent: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """First look at a catalogue: its bands, boxes, and number of primary objects."""
+
+    brick: str
+    bands: tuple[str, ...]
+    boxes: tuple[SweepBox, ...]
+    n_primary: int
+
+
+def _look(path: Path) -> _Survey:
+    catalogue = read_catalogue(path)
+    brick = path.name[len("tractor-") : -len(".fits")]
+    rows = catalogue.primary
+    ra, dec = np.asarray(catalogue["ra"])[rows], np.asarray(catalogue["dec"])[rows]
+    if not (np.isfinite(ra).all() and np.isfinite(dec).all()):
+        raise DataError("a primary object has no position")
+    if np.any((ra < 0) | (ra >= 360) | (np.abs(dec) > 90)):
+        raise DataError("a primary object has a position outside of 0 <= ra < 360, |dec| <= 90")
+    # The pole at +90 belongs to the last box.
+    cells = np.stack([ra // _WIDTH, np.minimum(dec, 89.9) // _HEIGHT], axis=1).astype(int)
+    boxes = tuple(SweepBox(int(a) * _WIDTH, int(d) * _HEIGHT) for a, d in np.unique(cells, axis=0))
+    _check_brick(brick, catalogue.columns.get("brickname"))
+    return _Survey(brick, tuple(catalogue.bands()), boxes, int(rows.sum()))
+
+
+def _check_brick(brick: str, names: NDArray[Any] | None) -> None:
+    """The rows of a brick must be of this brick."""
+    if names is None or not is_brick_name(brick):
+        return
+    brick_from_name(brick)
+    other = {n.decode().strip() for n in np.unique(names)} - {brick}
+    if other:
+        raise DataError(f"the catalogue of {brick} has rows of the brick {sorted(other)[0]}")
+
+
+def write_sweeps(
+    folder: ReleaseFolder,
+    out: Path,
+    *,
+    bricks: Iterable[str] | None = None,
+    workers: int = 1,
+    on_file: Callable[[str, int], None] = lambda name, rows: None,
+) -> SweepReport:
+    """Write the sweeps of a release.
+
+    Parameters
+    ----------
+    folder : ReleaseFolder
+        The release.
+    out : Path
+        Folder of the sweeps.
+    bricks : iterable of str, optional
+        Bricks that the release has to have; a missing one is a problem.
+    workers : int
+        Processes.
+    on_file : callable
+        Called with each file and its number of objects.
+
+    Returns
+    -------
+    SweepReport
+        Files, zero columns, problems.
+
+    Raises
+    ------
+    NoDataError
+        If there is no catalogue at all.
+    """
+    paths = folder.catalogues()
+    report = SweepReport()
+    for brick in sorted(set(bricks or ()) - set(paths)):
+        report.problems.append(Problem(brick, "it has no catalogue"))
+    looks: list[_Survey] = []
+    for path, found in each(_look, list(paths.values()), workers=workers):
+        if isinstance(found, Problem):
+            report.problems.append(Problem(path.name, found.text))
+        else:
+            looks.append(found)
+    if not looks:
+        raise NoDataError(f"{folder.root} has no catalogue of a brick that can be read")
+    order = "ugrizy"
+    bands = sorted({b for s in looks for b in s.bands} | set("grz"), key=order.find)
+    boxes: dict[SweepBox, list[Path]] = {}
+    for look in looks:
+        for box in look.boxes:
+            boxes.setdefault(box, []).append(paths[look.brick])
+    write = functools.partial(_write_box, bands=tuple(bands), out=out)
+    for item, done in each(write, sorted(boxes.items()), workers=workers):
+        if isinstance(done, Problem):
+            report.problems.append(Problem(item[0].name, done.text))
+            continue
+        report.rows[item[0].name] = done[0]
+        for name, number in done[1].items():
+            report.absent[name] = report.absent.get(name, 0) + number
+        on_file(item[0].name, done[0])
+    total, wanted = sum(report.rows.values()), sum(s.n_primary for s in looks)
+    if total != wanted and not report.problems:
+        raise DataError(f"the sweeps have {total} objects; the bricks have {wanted} primary ones")
+    return report
+
+
+def _write_box(
+    item: tuple[SweepBox, list[Path]], *, bands: tuple[str, ...], out: Path
+) -> tuple[int, dict[str, int]]:
+    """One file: its number of rows, and in how many bricks each absent column was absent."""
+    box, paths = item
+    columns = output_columns(bands)
+    parts: dict[str, list[NDArray[Any]]] = {c.name: [] for c in columns}
+    absent: dict[str, int] = {}
+    bits = fits.Header()
+    for path in paths:
+        catalogue = read_catalogue(path, source_names(columns))
+        ra, dec = np.asarray(catalogue["ra"]), np.asarray(catalogue["dec"])
+        rows = np.flatnonzero(catalogue.primary & box.contains(ra, dec))
+        bits = bits or header_of_bits(catalogue.header)
+        for column in columns:
+            values = fill(column, catalogue, rows)
+            if values is None:
+                absent[column.name] = absent.get(column.name, 0) + 1
+                values = column.empty(rows.size)
+            parts[column.name].append(values)
+    filled = [(c, np.concatenate(parts[c.name])) for c in columns]
+    write_table(out / f"{box.name}.fits", filled, name="SWEEP", cards=bits, absent=sorted(absent))
+    return len(filled[0][1]), absent
+
+
+def write_table(
+    path: Path,
+    columns: list[tuple[OutputColumn, NDArray[Any]]],
+    *,
+    name: str,
+    cards: fits.Header,
+    absent: Iterable[str] = (),
+    more: Sequence[fits.Column] = (),
+) -> None:
+    """Write columns as a FITS table, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : list of (OutputColumn, array)
+        Its columns.
+    name : str
+        Name of the extension.
+    cards : astropy.io.fits.Header
+        More cards of the primary header.
+    absent : iterable of str
+        Columns of zeros, noted in the header.
+    more : sequence of astropy.io.fits.Column
+        Further columns.
+    """
+    primary = fits.PrimaryHDU()
+    primary.header["SKYMILL"] = (skymill.__version__, "version of skymill")
+    primary.header.extend(cards)
+    for text in absent:
+        primary.header["HISTORY"] = f"{text} is zero where a brick's catalogue lacks it"
+    table = table_hdu(columns, name=name)
+    if more:
+        table = fits.BinTableHDU.from_columns([*table.columns, *more], name=name)
+    with atomic_path(path) as draft:
+        fits.HDUList([primary, table]).writeto(draft)
