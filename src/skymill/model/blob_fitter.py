@@ -386,7 +386,7 @@ class BlobFitter:
 
     def _order(self, sources: list[BlobSource]) -> list[BlobSource]:
         """Reference stars first, then by flux."""
-        return sorted(sources, key=lambda s: -(1e6 * s.is_reference + float(s.flux.sum())))
+        return sorted(sources, key=lambda s: -(1e6 * s.is_reference + float(s.first_flux.sum())))
 
     def _refine(self, source: BlobSource) -> None:
         """Fit a source as it is, on all pixels of the blob."""
@@ -421,7 +421,7 @@ class BlobFitter:
             self._draw(source)
         order = self._order(chosen)
         for source in order:
-            if not source.frozen:
+            if source.is_large_galaxy or source.is_reference:
                 self._add(source, +1.0)
                 self._draw(source, keep_flux=False)
         for source in order:
