@@ -124,9 +124,13 @@ def _adapt(image, x_start, y_start, sigma, max_iterations, tolerance, nsig2, max
         scale = math.sqrt(minor)
         dx = _clamp(2.0 * sums[1] / (total * scale), 0.25)
         dy = _clamp(2.0 * sums[2] / (total * scale), 0.25)
-        dxx = _clamp(4.0 * (sums[3] / total - 0.5 * mxx) / minor, 0.25)
-        dxy = _clamp(4.0 * (sums[4] / total - 0.5 * mxy) / minor, 0.25)
-        dyy = _clamp(4.0 * (sums[5] / total - 0.5 * myy) / minor, 0.25)
+        dxx = 4.0 * (sums[3] / total - 0.5 * mxx) / minor
+        dxy = 4.0 * (sums[4] / total - 0.5 * mxy) / minor
+        dyy = 4.0 * (sums[5] / total - 0.5 * myy) / minor
+        # One bound for all three: bounded one by one, the weight of a galaxy much larger than it
+        # would grow along a diagonal to a needle and stick there.
+        shrink = min(1.0, 0.25 / max(abs(dxx), abs(dxy), abs(dyy), 1e-30))
+        dxx, dxy, dyy = shrink * dxx, shrink * dxy, shrink * dyy
         change = max(abs(dx), abs(dy), math.sqrt(max(abs(dxx), abs(dxy), abs(dyy))))
         change = max(change * change, abs(dx), abs(dy))
         if scale < scale0:

@@ -122,9 +122,12 @@ def _adapt(image, shape, sums):
         if step == 0:
             scale_start = scale
         dx, dy = _bound(2.0 * sums[1] / (total * scale)), _bound(2.0 * sums[2] / (total * scale))
-        dxx = _bound(4.0 * (sums[3] / total - 0.5 * mxx) / minor)
-        dxy = _bound(4.0 * (sums[4] / total - 0.5 * mxy) / minor)
-        dyy = _bound(4.0 * (sums[5] / total - 0.5 * myy) / minor)
+        dxx = 4.0 * (sums[3] / total - 0.5 * mxx) / minor
+        dxy = 4.0 * (sums[4] / total - 0.5 * mxy) / minor
+        dyy = 4.0 * (sums[5] / total - 0.5 * myy) / minor
+        # One bound for all three, so that the weight does not grow to a needle.
+        shrink = min(1.0, 0.25 / max(abs(dxx), abs(dxy), abs(dyy), 1e-30))
+        dxx, dxy, dyy = shrink * dxx, shrink * dxy, shrink * dyy
         shape[0] += dx * scale
         shape[1] += dy * scale
         shape[2] += dxx * minor
