@@ -242,7 +242,8 @@ def _ingest_data(cluster: Cluster, band: str) -> list[Command]:
     raws = str(cluster.path(paths.raws))
     commands = []
     if paths.calibs is not None:
-        words = ("butler", "import-calibrations", repo, str(cluster.path(paths.calibs)))
+        shared = str(cluster.path(paths.calibs))
+        words: tuple[str, ...] = ("butler", "import-calibrations", repo, shared)
         commands.append(Command(words=words, note="calibrations shared by many clusters"))
     refcats = cluster.path(paths.refcats)
     for name, columns in _needed_refcats(cluster).items():

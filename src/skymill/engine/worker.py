@@ -237,6 +237,8 @@ def _describe(exc: Exception) -> tuple[str, str]:
         ):
             return "DiskFull", "the disk is full; free some space and run the same command again"
     text = str(exc)
+    if type(exc).__name__ == "FileIntegrityError":
+        text += "; the file was changed or cut off after it was ingested: put the original back"
     if exc.__cause__ is not None:
         text += f" ({type(exc.__cause__).__name__}: {exc.__cause__})"
     return type(exc).__name__, text
