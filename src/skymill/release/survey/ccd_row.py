@@ -22,10 +22,13 @@ __all__ = [
     "add_depth",
     "add_extinction",
     "add_geometry",
+    "add_good_region",
     "add_psf",
     "add_sky",
     "depth_magnitude",
     "header_values",
+    "image_name",
+    "pixel_scales",
 ]
 
 Float64Array = NDArray[np.float64]
@@ -147,6 +150,21 @@ def add_geometry(row: dict[str, Any], wcs: FitsWcs, shape: tuple[int, int]) -> N
     scale = pixel_scales(wcs, x, y)
     row["pixscale_mean"], row["pixscale_std"] = float(scale.mean()), float(scale.std())
     row["pixscale_min"], row["pixscale_max"] = float(scale.min()), float(scale.max())
+
+
+def add_good_region(row: dict[str, Any], weight: NDArray[np.float32]) -> None:
+    """The part of the CCD that has any usable pixel.
+
+    Parameters
+    ----------
+    row : dict
+        Changed: ``good_region``.
+    weight : (ny, nx) float32
+        Weights, at least one above 0.
+    """
+    good = weight > 0
+    columns, rows = np.flatnonzero(good.any(axis=0)), np.flatnonzero(good.any(axis=1))
+    row["good_region"] = np.array([columns[0], columns[-1], rows[0], rows[-1]], np.int16)
 
 
 def pixel_scales(wcs: FitsWcs, x: Float64Array, y: Float64Array) -> Float64Array:

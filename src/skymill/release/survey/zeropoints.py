@@ -26,15 +26,16 @@ from skymill.release.survey.ccd_row import (
     add_depth,
     add_extinction,
     add_geometry,
+    add_good_region,
     add_psf,
     add_sky,
     header_values,
     image_name,
 )
 from skymill.release.survey.ccd_table import read_fits_table
-from skymill.release.survey.layout import atomic_path
 from skymill.release.survey.psf_model import FWHM, ccd_planes
 from skymill.release.survey.reference_stars import ReferenceCatalogue
+from skymill.release.survey.rows import blank_row, write_rows, write_table
 from skymill.release.survey.spline_sky import fit_spline_sky
 from skymill.release.survey.star_fit import StarFitOptions
 from skymill.release.survey.tiles import Tiles
@@ -248,7 +249,10 @@ def _process_ccd(
     """The row of one CCD; its stars are appended to their lists."""
     camera = job.folder.camera
     info = read_ccd_header(job.image, hdu=hdu, ccd=name, camera=camera)
-    row = {**header_values(info, image_name(job.image)), **_blank(), "err_message": ""}
+    row = {
+        **blank_row("ccd-zeropoints", "survey-ccds", "ccds-annotated"),
+        **header_values(info, image_name(job.image)),
+    }
     try:
         ccd = read_ccd(job.image, hdu=hdu, ccd=name, camera=camera, source_photons=False)
         if not (ccd.weight > 0).any():
@@ -282,7 +286,7 @@ def _measure(
         add_geometry(row, wcs, info.shape)
     except (SkymillError, ValueError) as err:
         raise DataError(f"WCS Failed: {err}") from err
-    _add_good_region(row, ccd.weight)
+    add_good_region(row, ccd.weight)
     level = _sky_level(job, ccd)
     add_sky(row, ccd, level, zero_point=None)
     psf = _psf(job, ccd, row)
@@ -345,33 +349,6 @@ def _psf(job: _Job, ccd: CommunityCcd, row: dict[str, Any]) -> PolynomialPsf | N
     return psf
 
 
-def _add_good_region(row: dict[str, Any], weight: NDArray[np.float32]) -> None:
-    good = weight > 0
-    columns, rows = np.flatnonzero(good.any(axis=0)), np.flatnonzero(good.any(axis=1))
-    row["good_region"] = np.array([columns[0], columns[-1], rows[0], rows[-1]], np.int16)
-
-
-def _blank() -> dict[str, Any]:
-    """Values of a CCD of which nothing was measured."""
-    out: dict[str, Any] = {}
-    for name in ("ccd-zeropoints", "survey-ccds", "ccds-annotated"):
-        for entry in load_schema(name).columns:
-            if entry.dtype == "U":
-                blank: Any = ""
-            elif entry.shape:
-                blank = np.zeros(entry.shape, entry.dtype)
-            else:
-                blank = np.dtype(entry.dtype).type(0)
-            out.setdefault(entry.name, blank)
-    for name in ("image_filename", "image_hdu", "camera", "expnum", "plver", "procdate",
-                 "plprocid", "ccdname", "object", "propid", "filter", "exptime", "mjd_obs",
-                 "airmass", "width", "height", "ra_bore", "dec_bore", "crpix1", "crpix2", "crval1",
-                 "crval2", "cd1_1", "cd1_2", "cd2_1", "cd2_2", "yshift", "ut", "date_obs", "ha",
-                 "humidity", "outtemp", "gain", "fwhm_cp", "ccdnum"):  # fmt: skip
-        out.pop(name, None)
-    return out
-
-
 def _tag(stars: Table, row: dict[str, Any]) -> Table:
     for name in ("expnum", "ccdname", "camera", "filter", "exptime", "gain", "airmass"):
         stars[name] = [row[name]] * len(stars)
@@ -417,33 +394,7 @@ def _write(
         parts = [part for part in stars[kind] if len(part)]
         table = vstack(parts, metadata_conflicts="silent") if parts else schema.empty()
         table = table[[entry.name for entry in schema.columns]]
-        _write_table(targets[kind], schema.apply(table))
+        write_table(targets[kind], schema.apply(table))
     # Last: this file says that the image is done.
     write_rows(targets["legacypipe"], "survey-ccds", survey)
     return targets
-
-
-def write_rows(path: str | Path, schema_name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows as a table of a schema.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    schema_name : str
-        Name of the schema; entries of the rows that it does not have are left out.
-    rows : sequence of dict
-        The rows.
-    """
-    schema, table = load_schema(schema_name), Table()
-    for entry in schema.columns:
-        values = [row[entry.name] for row in rows]
-        table[entry.name] = values if entry.dtype == "U" else np.array(values, entry.dtype)
-    _write_table(path, schema.apply(table) if rows else schema.empty())
-
-
-def _write_table(path: str | Path, table: Table) -> None:
-    out = table.copy(copy_data=False)
-    out.meta.clear()
-    with atomic_path(path) as draft:
-        out.write(draft, format="fits")
