@@ -147,8 +147,10 @@ def _make_exposure(job: _Job) -> None:
     for k, (ccd, truth) in enumerate(zip(ccds, truths, strict=True)):
         header = ccd_header(ccd, pointing, truth, "i")
         name = f"{job.folder}/{stem}.fits.fz"
+        row, residual, inside = community_files.psfex_row(ccd, pointing)
+        # Zero points of PSF fluxes: the model has unit flux within its stamp.
+        ccd.record["psf_zero_point"] = truth.zero_point + 2.5 * np.log10(inside)
         rows.append(community_files.ccds_row(ccd, pointing, truth, header, name, k + 1))
-        row, residual = community_files.psfex_row(ccd, pointing)
         psfex.append(row)
         skies.append(community_files.sky_row(ccd, pointing))
         truth_rows.append(_truth_row(ccd, pointing, truth, residual))
@@ -172,6 +174,7 @@ def _truth_row(
     return {
         "expnum": head.number, "ccdname": ccd.ccd.name, "band": head.band, "mjd": head.mjd,
         "exposure_time": head.exposure_time, "zero_point": truth.zero_point,
+        "psf_zero_point": ccd.record["psf_zero_point"],
         "ra_offset": truth.ra_offset, "dec_offset": truth.dec_offset, "fwhm": truth.fwhm,
         "seeing": head.seeing, "gain": ccd.gain, "read_noise": ccd.read_noise, "sky": ccd.sky,
         "sigma": ccd.sigma, "psf_residual": residual, "wcs": ccd.wcs.header.tostring(),

@@ -70,7 +70,7 @@ def _provenance(pointing: Pointing, ccd: CcdImage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def psfex_row(ccd: CcdImage, pointing: Pointing) -> tuple[dict[str, Any], float]:
+def psfex_row(ccd: CcdImage, pointing: Pointing) -> tuple[dict[str, Any], float, float]:
     """The true PSF as a PSFEx model of second order.
 
     Parameters
@@ -86,6 +86,8 @@ def psfex_row(ccd: CcdImage, pointing: Pointing) -> tuple[dict[str, Any], float]
         Columns of the surveys' PSFEx tables.
     residual : float
         Largest difference of a pixel of the model from the truth, for unit flux.
+    inside : float
+        Part of a star's light within the stamp.
     """
     x0, y0, nx, ny = ccd.window
     x, y = (
@@ -110,7 +112,7 @@ def psfex_row(ccd: CcdImage, pointing: Pointing) -> tuple[dict[str, Any], float]
         "psf_mask": basis.reshape(len(terms), size, size).astype(np.float32),
         **_provenance(pointing, ccd),
     }  # fmt: skip
-    return row, residual
+    return row, residual, float(stamps.sum(axis=(1, 2)).mean())
 
 
 def sky_row(ccd: CcdImage, pointing: Pointing) -> dict[str, Any]:
@@ -207,7 +209,8 @@ def ccds_row(
         **{f"cd{i}_{j}": np.float32(header[f"CD{i}_{j}"]) for i in (1, 2) for j in (1, 2)},
         "yshift": False, "ra": float(ra[0]), "dec": float(dec[0]),
         "skyrms": np.float32(ccd.sigma / head.exposure_time), "sig1": np.float32(sigma / scale),
-        "ccdzpt": np.float32(truth.zero_point), "zpt": np.float32(ccd.record["zpt_mean"]),
+        "ccdzpt": np.float32(ccd.record["psf_zero_point"]),
+        "zpt": np.float32(ccd.record["zpt_mean"]),
         **{name: np.float32(value) for name, value in offsets.items()},
         "ccdskycounts": np.float32(ccd.sky / head.exposure_time),
         "ccdskysb": np.float32(SKY_BRIGHTNESS[head.band] if pointing.sky is None else pointing.sky),

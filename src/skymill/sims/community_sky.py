@@ -78,7 +78,9 @@ def _make_galaxies(options: ReleasePatchOptions, rng: np.random.Generator) -> Ta
     galaxies["kind"] = kind
     galaxies["sersic"] = np.select([kind == "DEV", kind == "SER"], [4.0, index], 1.0)
     size = np.asarray(galaxies["hlr_disk"]) * np.where(galaxies["sersic"] > 3.0, 0.75, 1.0)
-    galaxies["radius"] = np.clip(size, options.smallest_radius, 4.0)
+    # Smaller ones are mirrored, so that none is exactly the smallest.
+    least = options.smallest_radius
+    galaxies["radius"] = np.clip(np.where(size < least, 2.0 * least - size, size), least, 4.0)
     for name in ("g1_int", "g2_int"):
         galaxies[name] = np.where(kind == "REX", 0.0, galaxies[name])
     return galaxies

@@ -160,7 +160,7 @@ def test_images_read_as_community_images(patch):
         row = truth[truth["expnum"] == file.exposure.exposure][0]
         summary = exposure.summary
         scale = 2.5 * np.log10(row["exposure_time"] * row["gain"])
-        assert summary["zeroPoint"] == pytest.approx(row["zero_point"] + scale, abs=1e-4)
+        assert summary["zeroPoint"] == pytest.approx(row["psf_zero_point"] + scale, abs=1e-4)
         assert exposure.info.exposure_time == row["exposure_time"]
         # The offsets of the table bring the header's WCS back to the truth.
         true = FitsWcs(fits.Header.fromstring(row["wcs"]))
@@ -249,7 +249,7 @@ def test_expected_signal_to_noise(patch):
     assert ratio[0] > 1.1 * ratio[1]
     assert set(np.unique(sources["kind"])) == {"PSF", "REX", "EXP", "DEV", "SER"}
     galaxies = sources[sources["kind"] != "PSF"]
-    assert galaxies["shape_r"].min() == pytest.approx(0.2)
+    assert 0.2 <= galaxies["shape_r"].value.min() < 0.23
 
 
 def test_made_again_it_is_the_same_whatever_the_processes(tmp_path):
