@@ -326,13 +326,14 @@ STEPS: tuple[Step, ...] = (
         name="coadd_3d",
         number="15",
         doc="Sky correction and sky-corrected stacks.",
-        disposable=("deepCoadd_directWarp", "deepCoadd_psfMatchedWarp"),
+        disposable=("deepCoadd", "deepCoadd_inputPixels"),
         runs=(
             PipelineRun(
-                subset="step3d",
+                subset="correct_sky",
                 inputs=(
                     _QUALITY,
                     _FINAL,
+                    f"{_P}/coadd_3a",
                     "DECam/calib/certified",
                     "DECam/calib/unbounded",
                     "DECam/raw/all",
@@ -342,7 +343,6 @@ STEPS: tuple[Step, ...] = (
                 where="instrument='DECam' AND skymap='{skymap}' AND band IN ({bands})",
                 optional=("DECam/calib/certified", "DECam/calib/unbounded"),
                 only_bands=_SKY_BANDS,
-                config=("makeWarp:doApplySkyCorr=True",),
             ),
         ),
     ),

@@ -336,3 +336,29 @@ def resample_stamps(stamps, jacobian, table, out):
             for j in range(so):
                 for i in range(so):
                     out[k, j, i] /= total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_surface(nodes, shape, bits, y0, x0, weight, total):
+    """Add weight times a smooth surface to the pixels of a part where bits are set.
+
+    nodes: (4, my, mx) float64, input x, input y, value and anything at the positions
+    STEP (m - 1) from the part's first pixel; shape: (ny, nx) of the input, outside of which
+    nothing is added; bits: (n_rows, n_columns) uint8 of the part; y0, x0: where the part lies in
+    total (NY, NX) float32.
+    """
+    n_rows, n_columns = bits.shape
+    ny, nx = shape
+    row = np.empty((4, nodes.shape[2]))
+    position = np.empty((4, BLOCK))
+    for y in range(n_rows):
+        _row_nodes(nodes, y, row)
+        for start in range(0, n_columns, BLOCK):
+            n = min(BLOCK, n_columns - start)
+            _block_positions(row, start, n, position)
+            u, v, value = position[0], position[1], position[2]
+            target = total[y + y0, x0 + start : x0 + start + n]
+            wanted = bits[y, start : start + n]
+            for i in range(n):
+                inside = u[i] >= -0.5 and u[i] < nx - 0.5 and v[i] >= -0.5 and v[i] < ny - 0.5
+                target[i] += weight * value[i] if inside and wanted[i] != 0 else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.psf.models import CellPsf
 
-__all__ = ["StackOptions", "Stacker", "input_map", "stack_warps"]
+__all__ = ["InputPixels", "StackOptions", "Stacker", "input_map", "stack_warps"]
 
 Float32Array = NDArray[np.float32]
 
@@ -58,6 +59,35 @@ class StackOptions:
         return out
 
 
+@dataclass(frozen=True, kw_only=True)
+class InputPixels:
+    """Which visits the value of each pixel of a coadd is made of.
+
+    Parameters
+    ----------
+    visits : list of int
+        The visits.
+    weights : list of float [nJy^-2]
+        Their weights.
+    shape : tuple of int
+        (ny, nx) of the coadd.
+    packed : (n,) uint8
+        One bit for each visit and pixel, rows padded to whole bytes, compressed by zlib.
+    """
+
+    visits: list[int]
+    weights: list[float]
+    shape: tuple[int, int]
+    packed: NDArray[np.uint8]
+
+    def bits(self) -> dict[int, NDArray[np.uint8]]:
+        """For each visit (ny, nx) uint8, 1 where the coadd holds it."""
+        ny, nx = self.shape
+        flat = np.frombuffer(zlib.decompress(self.packed.tobytes()), np.uint8)
+        rows = flat.reshape(len(self.visits), ny, -(-nx // 8))
+        return {v: np.unpackbits(rows[k], axis=1, count=nx) for k, v in enumerate(self.visits)}
+
+
 @dataclass
 class Stacker:
     """A stack while warps are added to it one after the other.
@@ -89,6 +119,8 @@ class Stacker:
         self.band = ""
         self.inputs: list[WarpInput] = []
         self.weights: dict[int, float] = {}
+        self._used: dict[int, NDArray[np.uint8]] = {}
+        self._covered: dict[int, NDArray[np.uint8]] = {}
 
     def add(self, warp: Warp, artifacts: Artifacts | None = None) -> float:
         """Add a warp.
@@ -148,10 +180,30 @@ class Stacker:
         if clipped.size:
             used &= clipped == 0
         self._add_psf(warp, used, part, weight)
+        self._used[warp.visit] = self._pack(used, part)
+        self._covered[warp.visit] = self._pack(~is_set(mask, MaskPlane.NO_DATA), part)
         self.band = warp.band
         self.weights[warp.visit] = weight
         self.inputs += warp.inputs
         return weight
+
+    def _pack(self, flags: NDArray[np.bool_], part: Box) -> NDArray[np.uint8]:
+        whole = np.zeros(self.box.shape, bool)
+        whole[part.slices(within=self.box)] = flags
+        return np.packbits(whole, axis=1)
+
+    def input_pixels(self) -> InputPixels:
+        """Which visits the value of each pixel is made of."""
+        none = np.packbits(self._count[0] == 0, axis=1)
+        visits = sorted(self.weights)
+        rows = [self._used[v] | (none & self._covered[v]) for v in visits]
+        packed = zlib.compress(b"".join(r.tobytes() for r in rows), 1)
+        return InputPixels(
+            visits=visits,
+            weights=[self.weights[v] for v in visits],
+            shape=self.box.shape,
+            packed=np.frombuffer(packed, np.uint8),
+        )
 
     def _add_psf(self, warp: Warp, used: NDArray[np.bool_], part: Box, weight: float) -> None:
         psf = warp.psf

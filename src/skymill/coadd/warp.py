@@ -26,6 +26,8 @@ __all__ = [
     "WarpInput",
     "WarpOptions",
     "covers",
+    "footprint",
+    "mapping_nodes",
     "resample_psf",
     "warp_exposures",
 ]
@@ -222,10 +224,10 @@ class _Canvas:
                 if part is None
             ]
             raise DataError(f"{name} cannot be warped: it has no {', '.join(missing)}")
-        part, corners = _footprint(wcs, exposure.planes.shape, self.wcs, self.box)
+        part, corners = footprint(wcs, exposure.planes.shape, self.wcs, self.box)
         if part.is_empty:
             return
-        nodes = _mapping_nodes(wcs, scale, self.wcs, part, self.options.variance == "pixel")
+        nodes = mapping_nodes(wcs, scale, self.wcs, part, self.options.variance == "pixel")
         if not np.isfinite(nodes).all():
             raise DataError(f"{name} cannot be warped: its WCS has no inverse at some positions")
         before = self.grid.count(self._covered(part), part)
@@ -337,10 +339,27 @@ def _median_fwhm(stamps: Float32Array) -> float:
     return float(2 * np.sqrt(np.median(area) / np.pi))
 
 
-def _footprint(
+def footprint(
     wcs: Wcs, shape: tuple[int, int], tract_wcs: Wcs, box: Box
 ) -> tuple[Box, tuple[Float64Array, Float64Array]]:
-    """The part of a patch that a CCD may cover, and the CCD's outer corners in the tract."""
+    """The part of a patch that a CCD may cover, and the CCD's outer corners in the tract.
+
+    Parameters
+    ----------
+    wcs, tract_wcs : Wcs
+        Mappings of the CCD and of the tract.
+    shape : (ny, nx)
+        Shape of the CCD.
+    box : Box
+        Pixels of the patch in the tract.
+
+    Returns
+    -------
+    part : Box
+        Pixels of the tract; maybe empty.
+    corners : (x, y)
+        Each (4,) float64 [pixel].
+    """
     ny, nx = shape
     t = np.linspace(0.0, 1.0, 9)
     zero, one = np.zeros(9), np.ones(9)
@@ -360,10 +379,28 @@ def _footprint(
     return around.intersection(box), corners
 
 
-def _mapping_nodes(
+def mapping_nodes(
     wcs: Wcs, scale: FluxScale, tract_wcs: Wcs, part: Box, exact: bool
 ) -> Float64Array:
-    """Input x, input y, flux and variance factor (4, my, mx) on the nodes of a part."""
+    """The mapping from a part of the tract to a CCD on a coarse grid.
+
+    Parameters
+    ----------
+    wcs, tract_wcs : Wcs
+        Mappings of the CCD and of the tract.
+    scale : FluxScale
+        Flux scale of the CCD.
+    part : Box
+        Pixels of the tract.
+    exact : bool
+        Variance factor of single pixels, not of sums of many.
+
+    Returns
+    -------
+    (4, my, mx) float64
+        Input x and y [pixel], factors of flux and variance at the positions STEP (m - 1) from the
+        part's first pixel.
+    """
     rows, columns = part.shape
     x = part.x0 + STEP * (np.arange((columns - 1) // STEP + 4) - 1.0)
     y = part.y0 + STEP * (np.arange((rows - 1) // STEP + 4) - 1.0)
@@ -512,7 +549,7 @@ def covers(wcs: Wcs, shape: tuple[int, int], tract_wcs: Wcs, box: Box) -> bool:
     bool
         False if the rectangle around the CCD's outline misses the box.
     """
-    return not _footprint(wcs, shape, tract_wcs, box)[0].is_empty
+    return not footprint(wcs, shape, tract_wcs, box)[0].is_empty
 
 
 def warp_exposures(

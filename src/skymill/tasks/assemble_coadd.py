@@ -77,6 +77,13 @@ class AssembleCoaddConnections(
         dimensions=("skymap", "tract", "patch", "band"),
     )
 
+    inputPixels = cT.Output(
+        doc="Which visits each pixel is made of.",
+        name="{outputCoaddName}Coadd_inputPixels",
+        storageClass="SkymillRecord",
+        dimensions=("skymap", "tract", "patch", "band"),
+    )
+
     def __init__(self, *, config: AssembleCoaddConfig | None = None) -> None:
         super().__init__(config=config)
         if config is None:
@@ -87,6 +94,8 @@ class AssembleCoaddConnections(
             del self.nImage
         if not config.doInputMap:
             del self.inputMap
+        if not config.doInputPixels:
+            del self.inputPixels
 
 
 class AssembleCoaddConfig(PipelineTaskConfig, pipelineConnections=AssembleCoaddConnections):
@@ -98,6 +107,9 @@ class AssembleCoaddConfig(PipelineTaskConfig, pipelineConnections=AssembleCoaddC
         dtype=bool, default=True, doc="Clip transient artifacts; needs PSF-matched warps."
     )
     doNImage = Field[bool](dtype=bool, default=True, doc="Write the number of visits.")
+    doInputPixels = Field[bool](
+        dtype=bool, default=True, doc="Write which visits each pixel is made of, for correctCoadd."
+    )
     doInputMap = Field[bool](dtype=bool, default=True, doc="Write the table of the CCDs.")
 
 
@@ -142,7 +154,7 @@ class AssembleCoaddTask(PipelineTask):
         Returns
         -------
         lsst.pipe.base.Struct
-            ``coaddExposure``, ``nImage``, ``inputMap``.
+            ``coaddExposure``, ``nImage``, ``inputMap``, ``inputPixels``.
         """
         artifacts = self._find_artifacts(psfMatchedWarps or [], patch)
         stacker = stack_warps(
@@ -164,6 +176,8 @@ class AssembleCoaddTask(PipelineTask):
             out.nImage = _image_hdus(coadd, stacker.n_image)
         if self.config.doInputMap:
             out.inputMap = input_map(stacker)
+        if self.config.doInputPixels:
+            out.inputPixels = stacker.input_pixels()
         return out
 
     def _find_artifacts(self, handles: list[Any], patch: Patch) -> Artifacts | None:
