@@ -242,9 +242,7 @@ class BlobFitter:
 
     def background(self) -> Float64Array:
         """Weighted mean of the residuals of each exposure [nanomaggy]."""
-        return np.array(
-            [float((p.weight * p.residual).sum() / p.weight.sum()) for p in self.parts]
-        )
+        return np.array([float((p.weight * p.residual).sum() / p.weight.sum()) for p in self.parts])
 
     def _width(self, source: BlobSource, kind: int, parameters: Float64Array) -> int:
         """Width of stamps that hold a model on every exposure."""
@@ -340,14 +338,18 @@ class BlobFitter:
 
     # --- One source -------------------------------------------------------------------------
 
-    def _inside(self, source: BlobSource) -> Callable[[float, float], bool] | None:
+    def _inside(
+        self, source: BlobSource, mask: BoolArray | None
+    ) -> Callable[[float, float], bool] | None:
+        """Whether a source may move there: not out of its pixels."""
         if source.is_large_galaxy or source.fixed_position:
             return None
-        ny, nx = self.mask.shape
+        allowed = self.mask if mask is None else mask
+        ny, nx = allowed.shape
 
         def inside(east: float, north: float) -> bool:
             x, y = source.pixel(east, north)
-            return 0 <= x < nx and 0 <= y < ny and bool(self.mask[y, x])
+            return 0 <= x < nx and 0 <= y < ny and bool(allowed[y, x])
 
         return inside
 
@@ -363,7 +365,7 @@ class BlobFitter:
         limits = Limits(
             max_radius=max_radius,
             fixed_position=source.fixed_position,
-            inside=self._inside(source),
+            inside=self._inside(source, mask),
         )
         parameters, size = start, 0
         for _ in range(4):
@@ -518,7 +520,7 @@ class BlobFitter:
 
         def attempt(kind: SourceType, start: Float64Array) -> None:
             found = self._fit(source, kind, start, mask, self._max_radius(source, kind, mask))
-            if found is not None and self._is_inside(source, found[0]):
+            if found is not None:
                 fits[kind], won[kind] = found[0], found[0].signed_gain
 
         here = source.parameters.copy()
@@ -541,15 +543,7 @@ class BlobFitter:
         best = select_model(won)
         if best is None or won[best] == 0.0:
             return None
-        return self._without_unseen(fits[best])
-
-    def _is_inside(self, source: BlobSource, fit: SourceFit) -> bool:
-        inside = self._inside(source)
-        return inside is None or inside(float(fit.parameters[EAST]), float(fit.parameters[NORTH]))
-
-    def _without_unseen(self, fit: SourceFit) -> SourceFit:
-        """Zero fluxes in bands where almost nothing of the model falls on used pixels."""
-        return fit
+        return fits[best]
 
     def fit_again(self) -> None:
         """Fit all sources once more with their types, on all pixels of the blob."""
@@ -645,7 +639,10 @@ class BlobFitter:
         table.dchisq[i] = source.dchisq
         if source.origin >= 0:
             first = self.blob.sources
-            table.pm_ra[i], table.pm_dec[i] = first.pm_ra[source.origin], first.pm_dec[source.origin]
+            table.pm_ra[i], table.pm_dec[i] = (
+                first.pm_ra[source.origin],
+                first.pm_dec[source.origin],
+            )
             table.epoch[i] = first.epoch[source.origin]
         table.fitbits[i] |= self._bits(source)
         if not (source.forced_keep or source.frozen):
