@@ -48,14 +48,14 @@ class DepthReport:
 
 
 def depth_bins() -> tuple[Float32Array, Float32Array]:
-    """Edges of the bins: 0, 20.1, 20.2, ..., 25.0, 100.
+    """Edges of the bins: 0, 20.1, 20.2, ..., 24.9, 100.
 
     Returns
     -------
     tuple of (50,) float32 [mag]
         Lower and upper edges.
     """
-    inner = np.arange(201, 251) / 10
+    inner = np.arange(201, 250) / 10
     return np.array([0.0, *inner], np.float32), np.array([*inner, 100.0], np.float32)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -143,12 +146,24 @@ def open_fits(path: Path) -> fits.HDUList:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VerifyWarning)
-            warnings.filterwarnings("error", ".*truncated.*", AstropyWarning)
-            with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
+            warnings.filterwarnings("error", "(?s).*(truncated|corrupted)", AstropyWarning)
+            content = path.read_bytes()
+            if content[:2] == b"\x1f\x8b":
+                content = gzip.decompress(content)
+            with fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=False) as hdus:
                 for hdu in hdus:
                     _ = hdu.data
                 return hdus
-    except (OSError, ValueError, TypeError, IndexError, KeyError, EOFError, AstropyWarning) as exc:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        EOFError,
+        zlib.error,
+        AstropyWarning,
+    ) as exc:
         raise DataError(f"{path} is truncated or no FITS file ({exc})") from exc
 
 

@@ -185,14 +185,16 @@ def write_sweeps(
         for box in look.boxes:
             boxes.setdefault(box, []).append(paths[look.brick])
     write = functools.partial(_write_box, bands=tuple(bands), out=out)
+    absent: dict[str, set[str]] = {}
     for item, done in each(write, sorted(boxes.items()), workers=workers):
         if isinstance(done, Problem):
             report.problems.append(Problem(item[0].name, done.text))
             continue
         report.rows[item[0].name] = done[0]
-        for name, number in done[1].items():
-            report.absent[name] = report.absent.get(name, 0) + number
+        for name, names in done[1].items():
+            absent.setdefault(name, set()).update(names)
         on_file(item[0].name, done[0])
+    report.absent = {name: len(names) for name, names in absent.items()}
     total, wanted = sum(report.rows.values()), sum(s.n_primary for s in looks)
     if total != wanted and not report.problems:
         raise DataError(f"the sweeps have {total} objects; the bricks have {wanted} primary ones")
@@ -201,12 +203,12 @@ def write_sweeps(
 
 def _write_box(
     item: tuple[SweepBox, list[Path]], *, bands: tuple[str, ...], out: Path
-) -> tuple[int, dict[str, int]]:
-    """One file: its number of rows, and in how many bricks each absent column was absent."""
+) -> tuple[int, dict[str, set[str]]]:
+    """One file: its number of rows, and the bricks' catalogues without a column."""
     box, paths = item
     columns = output_columns(bands)
     parts: dict[str, list[NDArray[Any]]] = {c.name: [] for c in columns}
-    absent: dict[str, int] = {}
+    absent: dict[str, set[str]] = {}
     bits = fits.Header()
     for path in paths:
         catalogue = read_catalogue(path, source_names(columns))
@@ -216,7 +218,7 @@ def _write_box(
         for column in columns:
             values = fill(column, catalogue, rows)
             if values is None:
-                absent[column.name] = absent.get(column.name, 0) + 1
+                absent.setdefault(column.name, set()).add(path.name)
                 values = column.empty(rows.size)
             parts[column.name].append(values)
     filled = [(c, np.concatenate(parts[c.name])) for c in columns]
