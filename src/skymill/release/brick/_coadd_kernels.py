@@ -85,8 +85,8 @@ def resample_planes(planes, px, py, out):
             for p in range(n):
                 out[p, k] = 0.0
             continue
-        ix = int(math.floor(x))
-        iy = int(math.floor(y))
+        ix = math.floor(x)
+        iy = math.floor(y)
         _lanczos_weights(x - ix, wx)
         _lanczos_weights(y - iy, wy)
         inner = ix >= 2 and ix < nx - 3 and iy >= 2 and iy < ny - 3
@@ -127,8 +127,8 @@ def add_exposure(
         x, y = px[k], py[k]
         if not (x >= -0.5 and x < nx - 0.5 and y >= -0.5 and y < ny - 0.5):
             continue
-        ix = min(nx - 1, int(math.floor(x + 0.5)))
-        iy = min(ny - 1, int(math.floor(y + 0.5)))
+        ix = min(nx - 1, math.floor(x + 0.5))
+        iy = min(ny - 1, math.floor(y + 0.5))
         u, v = column[k], row[k]
         bits = quality[iy, ix]
         if counts[0, v, u] == 0:

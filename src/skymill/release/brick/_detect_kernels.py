@@ -101,7 +101,7 @@ def select_peaks(
         if n > 0:
             ordered = np.sort(ring[:n])
             place = 0.16 * (n - 1)
-            low = int(math.floor(place))
+            low = math.floor(place)
             high = min(n - 1, low + 1)
             floor = ordered[low] + (place - low) * (ordered[high] - ordered[low])
             if value - floor < aperture:

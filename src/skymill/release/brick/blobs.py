@@ -29,6 +29,7 @@ from skymill.model.sources import Sources, SourceType
 from skymill.release.brick.checkpoint import Checkpoint, digest
 from skymill.release.brick.detect import detect, detection_maps
 from skymill.release.brick.grid import BrickGrid
+from skymill.release.brick.halos import epoch_mjd
 from skymill.release.brick.mapping import map_pixels
 from skymill.release.brick.options import BrickOptions
 from skymill.release.brick.reference_sources import ReferenceMasks
@@ -182,12 +183,19 @@ def start_sources(
     if m:
         ra[:m] = np.asarray(references["ra"])[rows]
         dec[:m] = np.asarray(references["dec"])[rows]
+    moving = {name: np.zeros(m + n) for name in ("pm_ra", "pm_dec", "epoch")}
+    if m:
+        moving["pm_ra"][:m] = np.asarray(references["pmra"], float)[rows]
+        moving["pm_dec"][:m] = np.asarray(references["pmdec"], float)[rows]
+        moving["epoch"][:m] = epoch_mjd(np.asarray(references["ref_epoch"], float)[rows])
     return StartSources(
         x=px,
         y=py,
         reference=np.concatenate([rows, np.full(n, -1)]).astype(np.int64),
         blob=np.full(m + n, -1, np.int64),
-        sources=Sources.create(ra=ra, dec=dec, flux=fluxes, kind=kind, radius=radius, e1=e1, e2=e2),
+        sources=Sources.create(
+            ra=ra, dec=dec, flux=fluxes, kind=kind, radius=radius, e1=e1, e2=e2, **moving
+        ),
     )
 
 
@@ -247,12 +255,14 @@ def blob_jobs(
                 y0=box[0].start,
                 mask=blobs[box] == number,
                 sources=start.sources.at(index),
-                fixed_position=point[index],
+                # Gaia knows positions better, also that of the core of a galaxy.
+                fixed_position=(is_reference & ~large)[index],
                 fixed_type=point[index],
                 is_reference=is_reference[index],
                 force_point=(bright | galaxy)[index] & ~large[index],
                 is_large_galaxy=large[index],
                 fit_background=(bright | medium | galaxy)[index],
+                avoid=masks.galaxy[box],
             ),
             index,
         )
@@ -260,13 +270,11 @@ def blob_jobs(
 
 def _box_grid(grid: BrickGrid, blob: Blob) -> BrickGrid:
     height, width = blob.mask.shape
-    return replace(
-        grid, wcs=grid.wcs.shifted(dx=blob.x0, dy=blob.y0), width=width, height=height
-    )
+    return replace(grid, wcs=grid.wcs.shifted(dx=blob.x0, dy=blob.y0), width=width, height=height)
 
 
 def find_more(
-    grid: BrickGrid, bands: Sequence[str], n_sigma: float, avoid: BoolArray
+    grid: BrickGrid, bands: Sequence[str], n_sigma: float
 ) -> Callable[[Sequence[FitImage], Sequence[FitImage], Blob], Sources]:
     """The search for sources in the residuals of a blob.
 
@@ -278,8 +286,6 @@ def find_more(
         Bands of the catalogue.
     n_sigma : float
         Threshold.
-    avoid : (ny, nx) bool
-        Pixels of the brick where nothing is looked for: large galaxies.
 
     Returns
     -------
@@ -290,14 +296,14 @@ def find_more(
     def search(residuals: Sequence[FitImage], models: Sequence[FitImage], blob: Blob) -> Sources:
         own = _box_grid(grid, blob)
         maps = [map_pixels(image, own) for image in residuals]
-        at = np.s_[
-            blob.y0 : blob.y0 + blob.mask.shape[0], blob.x0 : blob.x0 + blob.mask.shape[1]
-        ]
         rest = detection_maps(residuals, own, maps, bands)
         light = detection_maps(models, own, maps, bands)
+        x, y = own.wcs.sky_to_pixel(ra=blob.sources.ra, dec=blob.sources.dec)
+        on = own.contains(x, y)
+        avoid = ~blob.mask if blob.avoid is None else ~blob.mask | blob.avoid
         found = detect(
-            rest, n_sigma=n_sigma, known_x=np.empty(0), known_y=np.empty(0),
-            avoid=avoid[at] | ~blob.mask,
+            rest, n_sigma=n_sigma, known_x=x[on], known_y=y[on],
+            avoid=avoid | rest.saturated.any(axis=0),
         )  # fmt: skip
         model = light.flux[:, found.y, found.x].T
         keep = (found.flux > _RESIDUAL_FRACTION * model).any(axis=1)
@@ -340,13 +346,14 @@ def blob_key(grid: BrickGrid, blob: Blob, options: BrickOptions, images: bytes) 
     flags = [
         np.asarray(getattr(blob, name))
         for name in ("fixed_position", "fixed_type", "is_reference", "force_point",
-                     "is_large_galaxy", "fit_background")
+                     "is_large_galaxy", "fit_background", "avoid")
     ]  # fmt: skip
     start = blob.sources
     return digest(
         skymill.__version__, _FIT_VERSION, grid.name, blob.id, blob.x0, blob.y0, blob.mask,
         json.dumps(options.science(), sort_keys=True), images,
-        start.kind, start.ra, start.dec, start.flux, start.radius, start.e1, start.e2, *flags,
+        start.kind, start.ra, start.dec, start.flux, start.radius, start.e1, start.e2,
+        start.pm_ra, start.pm_dec, start.epoch, *flags,
     )  # fmt: skip
 
 
@@ -395,7 +402,6 @@ def fit_blobs(
     jobs: Sequence[tuple[Blob, NDArray[np.int64]]],
     options: BrickOptions,
     checkpoint: Checkpoint,
-    avoid: BoolArray,
 ) -> BlobRun:
     """Fit every blob that the checkpoint does not hold.
 
@@ -411,8 +417,6 @@ def fit_blobs(
         Threads, bail-out.
     checkpoint : Checkpoint
         Receives each blob when it is finished.
-    avoid : (ny, nx) bool
-        Where the second search finds nothing.
 
     Returns
     -------
@@ -445,7 +449,7 @@ def fit_blobs(
     _WORK.update(
         images=images,
         options=FitOptions(bands=options.bands, iterate=options.iterative),
-        search=find_more(grid, options.bands, options.n_sigma, avoid) if options.iterative else None,
+        search=find_more(grid, options.bands, options.n_sigma) if options.iterative else None,
     )
     try:
         with _Stop() as stop:

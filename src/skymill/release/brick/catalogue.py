@@ -166,7 +166,11 @@ def _type_words(found: BrickSources) -> NDArray[Any]:
 
 
 def _identity(
-    out: Columns, found: BrickSources, grid: BrickGrid, options: BrickOptions, maskbits: NDArray[Any]
+    out: Columns,
+    found: BrickSources,
+    grid: BrickGrid,
+    options: BrickOptions,
+    maskbits: NDArray[Any],
 ) -> None:
     n = len(found.sources)
     sources = found.sources
@@ -221,7 +225,7 @@ def _reference_columns(out: Columns, found: BrickSources, references: Table) -> 
     bits[point & ~found.duplicate] |= int(FitBit.GAIA_POINTSOURCE)
     out["fitbits"] = bits.astype(np.int16)
     fixed = known.copy()
-    fixed[known] = (np.asarray(references["is_point"], bool)[rows]) | found.duplicate[known]
+    fixed[known] = ~np.asarray(references["is_galaxy"], bool)[rows]
     for name in ("ra_ivar", "dec_ivar"):
         values = np.asarray(out[name], np.float64)
         values[fixed] = np.asarray(references[name])[found.reference[fixed]]
@@ -367,5 +371,3 @@ def catalogue(
     out = {name: values[order] for name, values in out.items()}
     out["objid"] = np.arange(n)
     return out
-
-

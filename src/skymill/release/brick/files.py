@@ -68,9 +68,7 @@ _PRODUCTS = {
 _DEPTH_EDGES = np.concatenate([[0.0], 20.1 + 0.1 * np.arange(50), [100.0]])
 
 
-def brick_header(
-    grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]
-) -> fits.Header:
+def brick_header(grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]) -> fits.Header:
     """Cards that all files of a brick share.
 
     Parameters
@@ -122,10 +120,10 @@ def brick_header(
 def _bit_cards(header: fits.Header) -> None:
     for bit, (key, text) in MASK_BITS.items():
         header[key] = (int(bit), f"maskbits: {text}"[:47])
-    for bit, (key, text) in FIT_BITS.items():
-        header[key] = (int(bit), f"fitbits: {text}"[:47])
-    for bit, word in QUALITY_BITS.items():
-        header[f"AM_{word.upper()[:5]}"] = (int(bit), f"allmask/anymask: {word}")
+    for fit_bit, (key, text) in FIT_BITS.items():
+        header[key] = (int(fit_bit), f"fitbits: {text}"[:47])
+    for quality, word in QUALITY_BITS.items():
+        header[f"AM_{word.upper()[:5]}"] = (int(quality), f"allmask/anymask: {word}")
 
 
 def _wcs_cards(header: fits.Header, grid: BrickGrid) -> None:
@@ -140,11 +138,17 @@ def _wcs_cards(header: fits.Header, grid: BrickGrid) -> None:
     header["RADESYS"] = "ICRS"
 
 
-def _compressed(
-    kind: str, data: NDArray[Any], header: fits.Header, name: str
-) -> fits.CompImageHDU:
+def _tile(n: int) -> int:
+    """Width of a tile: about 100, such that no rest of fewer than 4 pixels is left."""
+    width = min(100, n)
+    while 0 < n % width < 4:
+        width += 1
+    return width
+
+
+def _compressed(kind: str, data: NDArray[Any], header: fits.Header, name: str) -> fits.CompImageHDU:
     algorithm, step, dither = _COMPRESSION[kind]
-    tile = tuple(min(100, n) for n in data.shape[::-1][::-1])
+    tile = tuple(_tile(n) for n in data.shape)
     words: dict[str, Any] = {"compression_type": algorithm, "tile_shape": tile}
     if algorithm == "HCOMPRESS_1":
         words["hcomp_scale"] = 0.0
@@ -165,8 +169,9 @@ def _write(path: Path, hdus: list[Any]) -> Path:
     return path
 
 
-def _band_header(base: fits.Header, grid: BrickGrid, images: Sequence[FitImage], band: str, kind: str
-) -> fits.Header:  # fmt: skip
+def _band_header(
+    base: fits.Header, grid: BrickGrid, images: Sequence[FitImage], band: str, kind: str
+) -> fits.Header:
     header = base.copy()
     _wcs_cards(header, grid)
     times = [im.mjd for im in images if im.band == band]
@@ -212,7 +217,7 @@ def write_coadds(
     base = brick_header(grid, options, images)
     out = []
     for band, coadd in coadds.items():
-        planes = {
+        planes: dict[str, NDArray[Any]] = {
             "image": coadd.image, "invvar": coadd.weight, "model": coadd.model,
             "blobmodel": coadd.blob_model, "chi2": coadd.chi2, "depth": coadd.depth,
             "galdepth": coadd.galaxy_depth, "nexp": coadd.n_exposures, "psfsize": coadd.psf_size,
@@ -267,10 +272,13 @@ def write_blobs(
     _wcs_cards(header, grid)
     header["IMTYPE"] = ("blobmap", "LegacySurveys image type")
     path = release_path(options.out_dir, "blobs", brick=grid.name)
-    with atomic_path(path) as draft, draft.open("wb") as raw:
-        # Without name and time in it, equal maps make equal files.
-        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-            fits.PrimaryHDU(blobs, header=header).writeto(file)
+    # Without name and time in it, equal maps make equal files.
+    with (
+        atomic_path(path) as draft,
+        draft.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file,
+    ):
+        fits.PrimaryHDU(blobs, header=header).writeto(file)
     return path
 
 
@@ -294,9 +302,7 @@ def write_depth_table(
             if plane is not None:
                 values = plane[primary].astype(np.float64)
                 with np.errstate(divide="ignore"):
-                    depth = np.where(
-                        values > 0, 22.5 - 2.5 * np.log10(5.0 / np.sqrt(values)), 0.0
-                    )
+                    depth = np.where(values > 0, 22.5 - 2.5 * np.log10(5.0 / np.sqrt(values)), 0.0)
                 counts = np.histogram(np.clip(depth, 0, 99.9), edges)[0].astype(np.int32)
             columns.append(fits.Column(f"counts_{word}_{band}", "J", array=counts))
     path = release_path(options.out_dir, "depth-table", brick=grid.name)
@@ -385,7 +391,7 @@ def _picture(
 ) -> NDArray[np.uint8]:  # fmt: skip
     """Colours of fixed scale, the same in image, model and residual."""
     shape = images[0].shape
-    planes: list[list[NDArray[np.float32]]] = [[], [], []]
+    planes: list[list[NDArray[np.floating[Any]]]] = [[], [], []]
     for image, weight, band in zip(images, weights, bands, strict=True):
         used = np.where(weight > 0, image, np.float32(0.0))
         planes[_CHANNEL.get(band, 1)].append(used / np.float32(_SCALES.get(band, 0.01)))

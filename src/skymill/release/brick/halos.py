@@ -12,21 +12,24 @@ from numpy.typing import NDArray
 from skymill.data.geometry import local_jacobian
 from skymill.model.fit_image import FitImage
 
-__all__ = ["halo_image", "position_at", "subtract_halos"]
+__all__ = ["epoch_mjd", "halo_image", "position_at", "subtract_halos"]
 
 #: CCDs whose coating scatters less in z.
 _COMPACT = ("N20", "S8", "S10", "S18", "S21", "S27")
 #: Surface brightness [1/arcsec2] at one arcsec of a star of unit flux, falling with r^-2.
 _POWER_LAW = {"g": 0.00045, "r": 0.00033, "i": 0.00033}
 #: Extent in units of the mask radius, and its limit [arcsec].
-_EXTENT, _LIMIT = 4.0, 400.0
+_EXTENT, _LIMIT = 8.0, 400.0
 #: Where the halo begins, and has its full strength [arcsec].
 _BEGIN, _FULL = 7.0, 8.0
 
 
-def position_at(
-    references: Table, mjd: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def epoch_mjd(year: NDArray[np.float64]) -> NDArray[np.float64]:
+    """MJD of Julian years; 0 where the epoch is unknown (0)."""
+    return np.asarray(np.where(year > 0, 51544.5 + (year - 2000.0) * 365.25, 0.0))
+
+
+def position_at(references: Table, mjd: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Positions of reference sources at a time by their proper motions.
 
     Parameters
@@ -53,7 +56,9 @@ def position_at(
     )
 
 
-def _profile(radius: NDArray[np.float64], band: str, ccd: str, off_chip: bool) -> NDArray[np.float64]:
+def _profile(
+    radius: NDArray[np.float64], band: str, ccd: str, off_chip: bool
+) -> NDArray[np.float64]:
     """Surface brightness [1/arcsec2] of a star of unit flux at a radius [arcsec]."""
     if band in _POWER_LAW:
         return _POWER_LAW[band] * np.maximum(radius, 1.0) ** -2

@@ -115,9 +115,7 @@ def _moved_psf(psf: PolynomialPsf, x0: int, y0: int) -> PolynomialPsf:
     return replace(psf, centre=(psf.centre[0] - x0, psf.centre[1] - y0))
 
 
-def read_image(
-    row: Row, survey: SurveyDir, grid: BrickGrid
-) -> tuple[FitImage | None, str]:
+def read_image(row: Row, survey: SurveyDir, grid: BrickGrid) -> tuple[FitImage | None, str]:
     """Read the part of one CCD that overlaps a brick.
 
     Parameters
@@ -144,13 +142,13 @@ def read_image(
     ccd = str(row["ccdname"]).strip()
     path = survey.image_path(row)
     where = f"exposure {int(row['expnum'])} CCD {ccd} ({path.name})"
-    kind = {"hdu": int(row["image_hdu"]), "ccd": ccd, "camera": str(row["camera"]).strip()}
-    info = read_ccd_header(path, **kind)
+    hdu, camera = int(row["image_hdu"]), str(row["camera"]).strip()
+    info = read_ccd_header(path, hdu=hdu, ccd=ccd, camera=camera)
     wcs = info.wcs(ra_offset=_finite(row["ccdraoff"]), dec_offset=_finite(row["ccddecoff"]))
     box = _brick_box(wcs, grid, info.shape)
     if box is None:
         return None, f"{where} does not reach the pixels of the brick"
-    pixels = read_ccd(path, **kind, box=box)
+    pixels = read_ccd(path, hdu=hdu, ccd=ccd, camera=camera, box=box)
     image = _calibrated(row, survey, pixels, wcs, box, where)
     if not (image.inverse_error > 0).any():
         zero = not (pixels.quality == 0).any()

@@ -190,9 +190,7 @@ def _measure(
 ) -> None:
     """Add one exposure to the sums of its sources."""
     ny, nx = image.image.shape
-    area = abs(
-        float(np.linalg.det(local_jacobian(image.wcs, x=(nx - 1) / 2, y=(ny - 1) / 2)[0]))
-    )
+    area = abs(float(np.linalg.det(local_jacobian(image.wcs, x=(nx - 1) / 2, y=(ny - 1) / 2)[0])))
     boxes = find_objects(numbers + 1)
     for blob, patches in by_blob.items():
         box = boxes[blob] if 0 <= blob < len(boxes) else None
@@ -253,9 +251,7 @@ def _add_source(
     share = inside / counts
     sums.add("chi2_profile", source, band, float((chi**2 * size).sum()) / counts)
     sums.add("profile", source, band, float((size * (error > 0)).sum()) / counts)
-    sums.add(
-        "neighbours", source, band, share * float(((model - pixels) * size).sum()) / square
-    )
+    sums.add("neighbours", source, band, share * float(((model - pixels) * size).sum()) / square)
     sums.add("inside_share", source, band, share)
     sums.add("masked", source, band, float(size[error == 0].sum()) / counts)
     sums.add("inside", source, band, inside)

@@ -242,9 +242,7 @@ def _add_magnitudes(out: Table, magnitude: Float64Array) -> None:
     colour = np.clip(np.where(known, colour, 1.4), -0.6, 4.1)
     for band, coefficients in _GAIA_TO_BAND.items():
         clipped = np.clip(colour, -0.5, 3.3)
-        out[f"mag_{band}"] = magnitude + sum(
-            c * clipped**k for k, c in enumerate(coefficients)
-        )
+        out[f"mag_{band}"] = magnitude + sum(c * clipped**k for k, c in enumerate(coefficients))
     # A first guess only: i lies between its neighbours.
     out["mag_i"] = 0.5 * (np.asarray(out["mag_r"]) + np.asarray(out["mag_z"]))
 
@@ -360,6 +358,7 @@ def _drop_tycho_of_gaia(tycho: Table, gaia: Table) -> Table:
             keep[k] = False
             gaia["is_bright"][nearest] = True
             gaia["is_medium"][nearest] = True
+            gaia["is_tycho"][nearest] = True
     return tycho[keep]
 
 

@@ -152,13 +152,14 @@ def grid_of(options: BrickOptions) -> BrickGrid:
     BrickGrid
         The brick, or the custom region.
     """
-    shape = {
-        "width": options.width, "height": options.height, "pixel_scale": options.pixel_scale,
-        "zoom": options.zoom,
-    }  # fmt: skip
+    width, height, scale = options.width, options.height, options.pixel_scale
     if options.ra_dec is not None:
-        return custom_grid(*options.ra_dec, **shape)
-    return named_grid(options.brick, **shape)
+        return custom_grid(
+            *options.ra_dec, width=width, height=height, pixel_scale=scale, zoom=options.zoom
+        )
+    return named_grid(
+        options.brick, width=width, height=height, pixel_scale=scale, zoom=options.zoom
+    )
 
 
 def brick_is_done(options: BrickOptions, grid: BrickGrid) -> bool:
@@ -354,9 +355,7 @@ def _detect(state: _State) -> None:
         known_y=np.asarray(references["y"], float)[fitted],
         avoid=np.zeros(grid.shape, bool),
     )
-    start = start_sources(
-        grid, options.bands, maps.bands, found.x, found.y, found.flux, references
-    )
+    start = start_sources(grid, options.bands, maps.bands, found.x, found.y, found.flux, references)
     if not start.x.size:
         state.blobs = np.full(grid.shape, -1, np.int32)
     else:
@@ -366,17 +365,15 @@ def _detect(state: _State) -> None:
 
 
 def _jobs(state: _State) -> Sequence[tuple[Blob, NDArray[np.int64]]]:
-    assert state.start is not None and state.masks is not None
+    assert state.start is not None
+    assert state.masks is not None
     if not state.start.x.size:
         return []
-    return list(
-        blob_jobs(state.grid, state.blobs, state.start, state.references, state.masks)
-    )
+    return list(blob_jobs(state.grid, state.blobs, state.start, state.references, state.masks))
 
 
 def _fitblobs(state: _State) -> None:
     """Stage fitblobs: all exposures at once, blob by blob."""
-    assert state.masks is not None
     options = state.options
     path = (
         Path(options.checkpoint)
@@ -387,9 +384,7 @@ def _fitblobs(state: _State) -> None:
         raise DataError(f"the checkpoint {path} must be a file; it is a folder")
     jobs = _jobs(state)
     checkpoint = Checkpoint(path, force=options.force)
-    state.run = fit_blobs(
-        state.images, state.grid, jobs, options, checkpoint, state.masks.galaxy
-    )
+    state.run = fit_blobs(state.images, state.grid, jobs, options, checkpoint)
     report = state.report
     report.n_blobs, report.n_resumed = len(jobs), state.run.n_resumed
     report.n_bailed_out = len(state.run.skipped)
@@ -398,7 +393,8 @@ def _fitblobs(state: _State) -> None:
 
 def _coadds(state: _State) -> None:
     """Stage coadds: models on all exposures, coadds and the columns of the catalogue."""
-    assert state.start is not None and state.masks is not None
+    assert state.start is not None
+    assert state.masks is not None
     grid, options = state.grid, state.options
     found = assemble(state.run, state.start, state.references, len(options.bands), grid)
     bailed = np.isin(state.blobs, state.run.skipped)
@@ -409,9 +405,7 @@ def _coadds(state: _State) -> None:
         state.images, grid, state.maps, state.blobs, found.sources, found.blob, options.bands
     )
     state.coadds = dict(
-        coadd_bands(
-            state.images, grid, models=models, blob_models=blob_models, maps=state.maps
-        )
+        coadd_bands(state.images, grid, models=models, blob_models=blob_models, maps=state.maps)
     )
     state.maskbits = mask_bits(grid, state.coadds, state.masks, bailed)
     state.catalogue = catalogue(
@@ -424,11 +418,7 @@ def _writecat(state: _State) -> None:
     """Stage writecat: all files; the catalogue comes last and marks the brick as done."""
     grid, options, images = state.grid, state.options, state.images
     files: list[Path] = []
-    for image in images:
-        state.ccds["co_sky"] = np.zeros(len(state.ccds), np.float32)
-        break
-    for k, image in enumerate(images):
-        state.ccds["co_sky"][k] = state.sky.get(image.band, 0.0)
+    state.ccds["co_sky"] = np.array([state.sky.get(im.band, 0.0) for im in images], np.float32)
     if options.write_images:
         files += write_coadds(state.coadds, grid, options, images, state.sky)
         files.append(write_maskbits(state.maskbits, grid, options, images))
@@ -449,6 +439,4 @@ def _writecat(state: _State) -> None:
     state.report.files = files
     state.report.n_sources = int(inside.sum())
     words, counts = np.unique(final["type"], return_counts=True)
-    state.report.types = {
-        w.decode(): int(n) for w, n in zip(words, counts, strict=True)
-    }
+    state.report.types = {w.decode(): int(n) for w, n in zip(words, counts, strict=True)}
