@@ -145,7 +145,8 @@ def list_images(
         if problem:
             lists[wanted[match["prefix"]].name].incomplete[_relative(path, folder)] = problem
             continue
-        key = (match["prefix"], match["date"], match["time"], match["band"], match["part"] or "")
+        words = [match[name] or "" for name in ("prefix", "date", "time", "band", "part")]
+        key = tuple(words)
         groups[key].append(path)
     for key, paths in sorted(groups.items()):
         _add(lists[wanted[key[0]].name], paths, folder, wanted[key[0]])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
+from scipy.ndimage import zoom
 
 from skymill.calibrate.characterize import guess_psf_sigma
 from skymill.data.errors import FitError, NoDataError
@@ -22,7 +23,15 @@ from skymill.psf.fit import PsfFitOptions, fit_psf
 from skymill.psf.models import PolynomialPsf
 from skymill.psf.star_choice import StarChoiceOptions, choose_stars
 
-__all__ = ["PsfModel", "SurveyPsfOptions", "ccd_planes", "fit_survey_psf", "psf_norms"]
+__all__ = [
+    "PsfModel",
+    "SurveyPsfOptions",
+    "ccd_planes",
+    "fit_survey_psf",
+    "full_width",
+    "psf_moments",
+    "psf_norms",
+]
 
 Float64Array = NDArray[np.float64]
 
@@ -65,7 +74,7 @@ class PsfModel:
     psf : PolynomialPsf
         The model.
     fwhm : float [pixel]
-        Of the Gaussian with the stars' adaptive size.
+        Full width at half of the maximum, in the middle of the CCD.
     loaded, accepted : int
         Stars that were tried and kept.
     chi2 : float
@@ -195,10 +204,34 @@ def fit_survey_psf(
         planes, x=moments.x[index], y=moments.y[index],
         options=PsfFitOptions(stamp_size=size, order=options.order),
     )  # fmt: skip
-    fwhm = FWHM * float(np.median(moments.sigma[index][fit.used]))
-    psf = _smooth_wings(fit.psf, options.wing_radius * fwhm)
+    width = FWHM * float(np.median(moments.sigma[index][fit.used]))
+    psf = _smooth_wings(fit.psf, options.wing_radius * width)
+    fwhm = full_width(psf, x=(nx - 1) / 2, y=(ny - 1) / 2)
     chi2 = float(np.median(fit.reduced_chi2[fit.used]))
     return PsfModel(psf, fwhm, int(index.size), int(fit.used.sum()), chi2)
+
+
+def full_width(psf: PolynomialPsf, *, x: float, y: float) -> float:
+    """Full width at half of the maximum of the PSF at one place.
+
+    Parameters
+    ----------
+    psf : PolynomialPsf
+        The model.
+    x, y : float [pixel]
+        Where.
+
+    Returns
+    -------
+    float [pixel]
+        Diameter of the circle with the area above half of the maximum.
+    """
+    stamp = psf.draw(x=np.array([x]), y=np.array([y]))[0].astype(float)
+    half = min(stamp.shape[0] // 2, 15)
+    middle = stamp.shape[0] // 2
+    core = stamp[middle - half : middle + half + 1, middle - half : middle + half + 1]
+    fine = zoom(core, 8, order=3, grid_mode=True, mode="nearest")
+    return float(2.0 * np.sqrt((fine > 0.5 * fine.max()).sum() / 64.0 / np.pi))
 
 
 def _smooth_wings(psf: PolynomialPsf, radius: float) -> PolynomialPsf:

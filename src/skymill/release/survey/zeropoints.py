@@ -33,7 +33,7 @@ from skymill.release.survey.ccd_row import (
     image_name,
 )
 from skymill.release.survey.ccd_table import read_fits_table
-from skymill.release.survey.psf_model import FWHM, ccd_planes
+from skymill.release.survey.psf_model import FWHM, ccd_planes, full_width
 from skymill.release.survey.reference_stars import ReferenceCatalogue
 from skymill.release.survey.rows import blank_row, write_rows, write_table
 from skymill.release.survey.spline_sky import fit_spline_sky
@@ -345,7 +345,8 @@ def _psf(job: _Job, ccd: CommunityCcd, row: dict[str, Any]) -> PolynomialPsf | N
     add_psf(row, psf, info.shape)
     if not row["fwhm_cp"]:
         own = float(words.get("psf_fwhm", 0.0))
-        row["fwhm"] = own if own > 0 else FWHM * math.sqrt(row["psf_a"] * row["psf_b"])
+        ny, nx = info.shape
+        row["fwhm"] = own if own > 0 else full_width(psf, x=(nx - 1) / 2, y=(ny - 1) / 2)
     return psf
 
 
