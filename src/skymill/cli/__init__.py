@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("skymill.cli.run", "Perform the steps of a cluster, or go on where they stopped."),
     "status": ("skymill.cli.status", "What is done, running, failed or missing for clusters."),
     "why": ("skymill.cli.why", "Why something failed or is absent, with its log."),
+    "report": ("skymill.cli.report", "Write the report of a campaign or a demo again."),
     "init": ("skymill.cli.init", "Make a Butler repository that is ready for raw frames."),
     "ingest-calibrated": (
         "skymill.cli.ingest_calibrated",

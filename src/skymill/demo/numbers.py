@@ -133,10 +133,14 @@ def astrometry_numbers(by_band: dict[str, Repeatability], absolute: dict[str, Nu
         "relative_mas": float(max(values)) if values else None,
         "bands": {b: {"relative_mas": r.astrometry_mas, "n_stars": r.n_stars}
                   for b, r in by_band.items()},
-        "against_truth": {
+        **_against_truth({
             b: {k: v for k, v in n.items() if "mmag" not in k} for b, n in absolute.items()
-        },
+        }),
     }  # fmt: skip
+
+
+def _against_truth(bands: dict[str, Numbers]) -> Numbers:
+    return {"against_truth": bands} if bands else {}
 
 
 def photometry_numbers(by_band: dict[str, Repeatability], absolute: dict[str, Numbers]) -> Numbers:
@@ -158,9 +162,9 @@ def photometry_numbers(by_band: dict[str, Repeatability], absolute: dict[str, Nu
     return {
         "repeatability_mmag": float(max(values)) if values else None,
         "bands": {b: {"repeatability_mmag": r.photometry_mmag} for b, r in by_band.items()},
-        "against_truth": {
-            b: {k: v for k, v in n.items() if "mas" not in k} for b, n in absolute.items()
-        },
+        **_against_truth(
+            {b: {k: v for k, v in n.items() if "mas" not in k} for b, n in absolute.items()}
+        ),
     }
 
 
@@ -195,15 +199,19 @@ def psf_numbers(stars: Table) -> Numbers:
     }
 
 
-def peak_numbers(peaks: Table, truth: Truth) -> Numbers:
-    """The highest E peak against the true position of the cluster.
+def peak_numbers(
+    peaks: Table, truth: Truth | None, *, centre: tuple[float, float] | None = None
+) -> Numbers:
+    """The highest E peak against the true position of the cluster, or against its centre.
 
     Parameters
     ----------
     peaks : astropy.table.Table
         ``massMapPeaks``.
-    truth : Truth
+    truth : Truth, optional
         The truth.
+    centre : (ra, dec), optional [deg]
+        Where the settings say that the cluster is.
 
     Returns
     -------
@@ -211,13 +219,15 @@ def peak_numbers(peaks: Table, truth: Truth) -> Numbers:
         ``snr`` is `None` without a peak.
     """
     out: Numbers = {"snr": None, "offset_arcmin": None}
-    if len(truth.halos):
+    if truth is not None and len(truth.halos):
         halo = truth.halos[int(np.argmax(truth.halos["m200"]))]
         out |= {"true_ra": float(halo["ra"]), "true_dec": float(halo["dec"])}
     best = peaks[np.asarray(peaks["is_best"])] if len(peaks) else peaks
     if len(best):
         out |= {k: float(best[k][0]) for k in ("snr", "ra", "dec")}
         out["aperture_arcmin"] = float(best["aperture"][0])
+        if centre is not None:
+            out["from_centre_arcmin"] = _separation_arcmin(out["ra"], out["dec"], *centre)
         if "true_ra" in out:
             out["offset_arcmin"] = _separation_arcmin(
                 out["ra"], out["dec"], out["true_ra"], out["true_dec"]
@@ -227,7 +237,7 @@ def peak_numbers(peaks: Table, truth: Truth) -> Numbers:
     return out
 
 
-def mass_numbers(fit: Table, truth: Truth) -> Numbers:
+def mass_numbers(fit: Table, truth: Truth | None) -> Numbers:
     """The fitted mass against the true one.
 
     Parameters
@@ -242,15 +252,15 @@ def mass_numbers(fit: Table, truth: Truth) -> Numbers:
     dict
         ``fit_msun`` is `None` without a fit.
     """
-    out: Numbers = {
-        "true_msun": float(np.max(truth.halos["m200"])) if len(truth.halos) else 0.0,
-        "fit_msun": None,
-        "sigma_msun": None,
-    }
+    out: Numbers = {"fit_msun": None, "sigma_msun": None}
+    if truth is not None:
+        true = float(np.max(truth.halos["m200"])) if len(truth.halos) else 0.0
+        out = {"true_msun": true, **out}
     if len(fit):
         row = fit[0]
         out["fit_msun"], out["sigma_msun"] = float(row["m200"]), float(row["m200_err"])
-        out["deviation_sigma"] = (out["fit_msun"] - out["true_msun"]) / out["sigma_msun"]
+        if "true_msun" in out:
+            out["deviation_sigma"] = (out["fit_msun"] - out["true_msun"]) / out["sigma_msun"]
         out["relative_error"] = out["sigma_msun"] / out["fit_msun"]
         out["lower_msun"], out["upper_msun"] = float(row["m200_lower"]), float(row["m200_upper"])
         out["n_galaxies"] = int(row["n_galaxies"])
@@ -258,7 +268,7 @@ def mass_numbers(fit: Table, truth: Truth) -> Numbers:
     return out
 
 
-def shear_numbers(shear: Table, truth: Truth) -> Numbers:
+def shear_numbers(shear: Table, truth: Truth | None) -> Numbers:
     """Measured against true shears of matched galaxies, and the number of usable galaxies.
 
     Parameters
@@ -274,8 +284,10 @@ def shear_numbers(shear: Table, truth: Truth) -> Numbers:
         ``m`` and ``c`` of the ensemble with errors; ``n_per_arcmin2``.
     """
     use = shear[np.asarray(shear["use"])]
-    first, second = match_truth(use, truth.galaxies, radius_arcsec=0.8)
     out: Numbers = {"n_used": len(use), "n_per_arcmin2": len(use) / _area_arcmin2(shear)}
+    if truth is None:
+        return out
+    first, second = match_truth(use, truth.galaxies, radius_arcsec=0.8)
     if first.size < 100:
         return out
     weight = np.asarray(use["weight"])[first]
@@ -356,7 +368,7 @@ def photoz_numbers(photoz: Table, catalogue: Table, truth: Truth) -> Numbers:
     return out
 
 
-def count_numbers(products: Products, truth: Truth) -> Numbers:
+def count_numbers(products: Products, truth: Truth | None) -> Numbers:
     """How many datasets and objects there are, and how complete they are.
 
     Parameters
@@ -377,6 +389,8 @@ def count_numbers(products: Products, truth: Truth) -> Numbers:
         return out
     primary = objects[np.asarray(objects["detect_isPrimary"])]
     out["primary_objects"] = len(primary)
+    if truth is None:
+        return out
     inside = _inside(truth.galaxies, primary)
     columns = ("ra", "dec", "mag_r")
     stars = truth.stars[_inside(truth.stars, primary)]

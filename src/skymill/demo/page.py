@@ -154,7 +154,12 @@ def _section(section: Section) -> str:
 
 
 def write_page(
-    path: Path, summary: dict[str, Any], sections: list[Section], goals: list[Goal]
+    path: Path,
+    summary: dict[str, Any],
+    sections: list[Section],
+    goals: list[Goal],
+    *,
+    cluster: str = "",
 ) -> None:
     """Write the page.
 
@@ -168,16 +173,24 @@ def write_page(
         In order.
     goals : list of Goal
         What the demonstration should reach, shown first.
+    cluster : str
+        Name of a real cluster; empty for a demonstration.
     """
+    version = html.escape(str(summary["version"]))
+    head, lead = "skymill demo", (
+        "A simulated DECam field around a lensing cluster, processed by skymill\n"
+        f"{version} without knowledge of the truth, which this page alone reads."
+    )  # fmt: skip
+    if cluster:
+        head, lead = html.escape(cluster), f"Processed by skymill {version}."
     body = "\n".join(_section(s) for s in sections)
     text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>skymill demo</title>
+<html lang="en"><head><meta charset="utf-8"><title>{head}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>{_STYLE}</style></head><body>
-<h1>From raw frames to a mass</h1>
+<h1>{head if cluster else "From raw frames to a mass"}</h1>
 <p class="verdict">{html.escape(str(summary["verdict"]))}</p>
-<p>A simulated DECam field around a lensing cluster, processed by skymill
-{html.escape(str(summary["version"]))} without knowledge of the truth, which this page alone reads.
+<p>{lead}
 All numbers: <a href="summary.json">summary.json</a>.</p>
 {_goals(goals)}
 {body}

@@ -1,4 +1,4 @@
-"""The report of a demonstration: figures, numbers, and the truth beside them."""
+"""The report of a campaign: figures and numbers; of a demonstration, with the truth beside them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 from astropy.table import Table, vstack
 
 import skymill
+from skymill.campaign.campaign import Campaign
 from skymill.campaign.cluster import Cluster
+from skymill.data.errors import MissingInputError
 from skymill.demo import numbers
 from skymill.demo.page import Goal, Section, write_page
 from skymill.demo.products import Products
@@ -20,7 +22,28 @@ from skymill.demo.truth import Truth, read_truth
 from skymill.qa import report_figures
 from skymill.qa.repeatability import Repeatability
 
-__all__ = ["write_report"]
+__all__ = ["step_times", "write_report"]
+
+
+def step_times(cluster: Cluster) -> dict[str, float]:
+    """How long each step took, the longest of its bands.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Settings of the campaign.
+
+    Returns
+    -------
+    dict of str to float
+        ``step_s`` to seconds; steps that were not performed are left out.
+    """
+    timing: dict[str, float] = {}
+    for unit in Campaign(cluster, show_progress=False).status():
+        if unit.seconds is not None:
+            key = f"{unit.step}_s"
+            timing[key] = round(max(timing.get(key, 0.0), unit.seconds), 2)
+    return timing
 
 
 def write_report(
@@ -35,7 +58,8 @@ def write_report(
     Parameters
     ----------
     folder : Path
-        Folder of the demonstration, with its ``truth``.
+        Folder of the campaign. That of a demonstration has its ``truth``; without one the report
+        has what can be said of the products alone.
     cluster : Cluster
         The settings that were run.
     timing : dict of str to float
@@ -47,44 +71,63 @@ def write_report(
     -------
     dict
         The contents of ``summary.json``.
+
+    Raises
+    ------
+    MissingInputError
+        If the campaign has no repository yet.
     """
-    truth = read_truth(folder / "truth")
+    if not (Path(cluster.repo_path) / "butler.yaml").exists():
+        raise MissingInputError(
+            f"{folder} has nothing to report: there is no repository at {cluster.repo_path}; "
+            "'skymill run cluster.yaml' makes it"
+        )
+    truth = read_truth(folder / "truth") if (folder / "truth").is_dir() else None
     out = folder / "report"
     out.mkdir(exist_ok=True)
     with Products(cluster) as products:
         summary, figures = _collect(products, cluster, truth)
-    figures["times.png"] = report_figures.draw_times(timing)
+    if timing:
+        figures["times.png"] = report_figures.draw_times(timing)
     summary["timing"] = timing
     summary["version"] = skymill.__version__
     summary["verdict"] = _verdict(summary)
     for name, content in figures.items():
         _write(out / name, content)
     _write(out / "summary.json", json.dumps(_clean(summary), indent=1).encode())
-    write_page(out / "index.html", summary, _sections(summary, figures), _goals(summary))
+    write_page(
+        out / "index.html",
+        summary,
+        _sections(summary, figures),
+        _goals(summary) if truth else [],
+        cluster="" if truth else cluster.name,
+    )
     say(f"report: {len(figures)} figures")
     return summary
 
 
 def _collect(
-    products: Products, cluster: Cluster, truth: Truth
+    products: Products, cluster: Cluster, truth: Truth | None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     figures: dict[str, bytes] = {}
     by_band: dict[str, Repeatability] = {}
     absolute: dict[str, dict[str, Any]] = {}
     stars = []
-    epoch = float(np.mean(truth.exposures["mjd"]))
     for band in cluster.bands:
         sources = products.read_table("sourceTable_visit", f"final_visit_summary_{band}")
         if len(sources):
             by_band[band] = numbers.repeatability_of(sources)
-            absolute[band] = numbers.bright_stars(sources, truth, band, epoch)
+            if truth is not None:
+                epoch = float(np.mean(truth.exposures["mjd"]))
+                absolute[band] = numbers.bright_stars(sources, truth, band, epoch)
         stars.append(products.read_table("finalized_src_table", f"final_visit_summary_{band}"))
     psf_stars = _stack(stars)
+    peaks = products.read_table("massMapPeaks", "mass_map")
     summary: dict[str, Any] = {
         "astrometry": numbers.astrometry_numbers(by_band, absolute),
         "photometry": numbers.photometry_numbers(by_band, absolute),
         "psf": numbers.psf_numbers(psf_stars),
-        "peak": numbers.peak_numbers(products.read_table("massMapPeaks", "mass_map"), truth),
+        "peak": numbers.peak_numbers(peaks, truth, centre=cluster.position),
         "mass": numbers.mass_numbers(products.read_table("massFit", "mass_fit"), truth),
         "counts": numbers.count_numbers(products, truth),
     }
@@ -93,7 +136,7 @@ def _collect(
         summary["shear"] = numbers.shear_numbers(shear, truth)
     photoz = products.read_table("photoz", "photo_z")
     catalogue = products.read_table("calibratedCatalog", "photometric_calibration")
-    if len(photoz) and len(catalogue):
+    if len(photoz) and len(catalogue) and truth is not None:
         summary["photoz"] = numbers.photoz_numbers(photoz, catalogue, truth)
         figures["redshifts.png"] = _redshift_figure(photoz, catalogue, truth)
     if by_band:
@@ -122,7 +165,7 @@ def _redshift_figure(photoz: Table, catalogue: Table, truth: Truth) -> bytes:
     )
 
 
-def _pictures(products: Products, truth: Truth) -> dict[str, bytes]:
+def _pictures(products: Products, truth: Truth | None) -> dict[str, bytes]:
     """Pictures that the steps made themselves, and the mass map with the true position."""
     from skymill.lensing.aperture_mass import ApertureMassMap
     from skymill.qa.mass_figures import draw_mass_map
@@ -133,8 +176,10 @@ def _pictures(products: Products, truth: Truth) -> dict[str, bytes]:
         out["colour.png"] = colour
     hdus = products.read_one("massMap", "mass_map")
     if hdus is not None:
-        halo = truth.halos[int(np.argmax(truth.halos["m200"]))] if len(truth.halos) else None
-        mark = None if halo is None else (float(halo["ra"]), float(halo["dec"]))
+        mark = None
+        if truth is not None and len(truth.halos):
+            halo = truth.halos[int(np.argmax(truth.halos["m200"]))]
+            mark = (float(halo["ra"]), float(halo["dec"]))
         peaks = products.read_table("massMapPeaks", "mass_map")
         out["mass_map.png"] = draw_mass_map(ApertureMassMap.from_hdulist(hdus), peaks, mark=mark)
     figure = products.read_one("massFitPicture", "mass_fit")
@@ -146,18 +191,24 @@ def _pictures(products: Products, truth: Truth) -> dict[str, bytes]:
 def _verdict(summary: dict[str, Any]) -> str:
     peak, mass = summary["peak"], summary["mass"]
     if peak["snr"] is None or mass["fit_msun"] is None:
-        return "no mass peak was found"
-    offset = "" if peak["offset_arcmin"] is None else f", {peak['offset_arcmin']:.2f} arcmin off"
-    return (
+        return "there is no mass yet" if "true_msun" not in mass else "no mass peak was found"
+    offset = ""
+    if peak.get("offset_arcmin") is not None:
+        offset = f", {peak['offset_arcmin']:.2f} arcmin off"
+    elif peak.get("from_centre_arcmin") is not None:
+        offset = f", {peak['from_centre_arcmin']:.2f} arcmin from the centre"
+    text = (
         f"mass peak at S/N {peak['snr']:.1f}{offset}; M200 = ({mass['fit_msun'] / 1e14:.1f} +- "
-        f"{mass['sigma_msun'] / 1e14:.1f}) x 1e14 Msun, truth {mass['true_msun'] / 1e14:.1f}"
+        f"{mass['sigma_msun'] / 1e14:.1f}) x 1e14 Msun"
     )
+    true = mass.get("true_msun")
+    return text if true is None else f"{text}, truth {true / 1e14:.1f}"
 
 
 def _goals(summary: dict[str, Any]) -> list[Goal]:
     """What the demonstration should reach; a number that does not exist misses its goal."""
     mass = summary["mass"]
-    deviation = mass["deviation_sigma"]
+    deviation = mass.get("deviation_sigma")
     table = [
         ("S/N of the mass peak", summary["peak"]["snr"], "{:.1f}", "at least 5", lambda v: v >= 5),
         (
@@ -176,7 +227,7 @@ def _goals(summary: dict[str, Any]) -> list[Goal]:
         ),
         (
             "error of the mass",
-            mass["relative_error"],
+            mass.get("relative_error"),
             "{:.0%}",
             "at most 30 %",
             lambda v: v <= 0.3,
@@ -214,12 +265,19 @@ def _goals(summary: dict[str, Any]) -> list[Goal]:
     ]
 
 
+#: Without and with a true position.
+_MAP_TITLE = (
+    "Mass map: E (left) and B",
+    "Mass map: E (left) and B; the circle is the true position",
+)
+
+
 def _sections(summary: dict[str, Any], figures: dict[str, bytes]) -> list[Section]:
     table = [
         ("colour.png", "The sky", "counts"),
-        ("mass_map.png", "Mass map: E (left) and B; the circle is the true position", "peak"),
+        ("mass_map.png", _MAP_TITLE[summary["peak"].get("true_ra") is not None], "peak"),
         ("mass_fit.png", "Mass", "mass"),
-        (None, "Shear against the truth", "shear"),
+        (None, "Shear against the truth" if "m1" in summary.get("shear", {}) else "Shear", "shear"),
         ("repeatability.png", "Astrometry", "astrometry"),
         (None, "Photometry", "photometry"),
         ("psf.png", "Point-spread function", "psf"),

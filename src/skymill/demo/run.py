@@ -16,7 +16,7 @@ from skymill.campaign.cluster import load_cluster
 from skymill.campaign.steps import STEPS
 from skymill.data.errors import ConfigError
 from skymill.data.options import check_choice, check_range, option
-from skymill.demo.report import write_report
+from skymill.demo.report import step_times, write_report
 from skymill.sims.survey import SurveyOptions, simulate_survey, survey_preset
 
 __all__ = ["DemoOptions", "run_demo", "write_settings"]
@@ -153,11 +153,7 @@ def run_demo(
         campaign.run(steps)
     finally:
         campaign.close()
-    timing = {"simulate_s": round(simulated, 2)}
-    for unit in campaign.status(steps):
-        if unit.seconds is not None:
-            key = f"{unit.step}_s"
-            timing[key] = round(max(timing.get(key, 0.0), unit.seconds), 2)
+    timing = {"simulate_s": round(simulated, 2), **step_times(cluster)}
     timing["total_s"] = round(time.monotonic() - start, 2)
     return write_report(folder, cluster, timing, say=say)
 
