@@ -98,9 +98,9 @@ class BrickGrid:
 
     @functools.cached_property
     def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Right ascension and declination (4,) [deg] of the outer corners."""
-        x = np.array([-0.5, self.width - 0.5, self.width - 0.5, -0.5])
-        y = np.array([-0.5, -0.5, self.height - 0.5, self.height - 0.5])
+        """Right ascension and declination (4,) [deg] of the centres of the corner pixels."""
+        x = np.array([0.0, self.width - 1.0, self.width - 1.0, 0.0])
+        y = np.array([0.0, 0.0, self.height - 1.0, self.height - 1.0])
         return self.wcs.pixel_to_sky(x=x, y=y)
 
     @property
