@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from skymill.data.geometry import FitsWcs, make_tan_wcs
 from skymill.model.fit_image import FitImage
 from skymill.psf.models import ConstantPsf

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from skymill.release.brick.checkpoint import Checkpoint, digest
 
 
@@ -92,7 +93,7 @@ def test_force_forgets(tmp_path: Path) -> None:
 
 
 def test_objects_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="allow_pickle|Object arrays"):
+    with pytest.raises(ValueError, match=r"allow_pickle|Object arrays"):
         Checkpoint(tmp_path / "c").add(digest("a"), {"x": np.array([{}], object)})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from brick_scenes import exposure, gaussian, grid
+
 from skymill.release.brick._coadd_kernels import fill_masked, resample_planes
 from skymill.release.brick.bits import Quality
 from skymill.release.brick.coadds import coadd_band, filled_image, psf_areas

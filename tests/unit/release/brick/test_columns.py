@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+
 from skymill.data.errors import DataError
 from skymill.release.columns import columns_of, table_hdu, zero_columns
 
@@ -51,7 +52,7 @@ def test_bands_repeat_their_columns() -> None:
 def test_a_missing_column_or_a_wrong_shape_is_told() -> None:
     columns = columns_of("tractor")
     values = zero_columns(columns, 1)
-    with pytest.raises(DataError, match="apflux_g .* must have the shape"):
+    with pytest.raises(DataError, match=r"apflux_g .* must have the shape"):
         table_hdu(columns, values | {"apflux_g": np.zeros((1, 7))}, name="CATALOG")
     values.pop("flux_z")
     with pytest.raises(DataError, match="lacks the column flux_z"):

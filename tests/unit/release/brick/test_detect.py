@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from brick_scenes import exposure, grid
 from numpy.typing import NDArray
+
 from skymill.release.brick.bits import Quality
 from skymill.release.brick.blobs import label_blobs
-from skymill.release.brick.detect import Detections, DetectionMaps, detect, detection_maps, spectra
+from skymill.release.brick.detect import DetectionMaps, Detections, detect, detection_maps, spectra
 from skymill.release.brick.mapping import map_pixels
 
 

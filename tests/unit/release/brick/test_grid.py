@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from skymill.data.errors import ConfigError, DataError
 from skymill.release.brick.grid import custom_grid, named_grid
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from brick_scenes import exposure, gaussian, grid
+
 from skymill.model.sources import Sources
 from skymill.release.brick.coadds import coadd_band
 from skymill.release.brick.mapping import map_pixels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from brick_scenes import exposure, grid
+
 from skymill.model.fit_image import FitImage
 from skymill.release.brick.bits import Quality
 from skymill.release.brick.mapping import map_pixels
