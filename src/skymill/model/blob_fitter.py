@@ -17,7 +17,7 @@ from skymill.model.fit_image import FitImage
 from skymill.model.forward import (
     Placement,
     place,
-    profile_table,
+    profile_reach,
     psf_reach,
     psf_spectrum,
     stamp_size,
@@ -110,7 +110,7 @@ class BlobSource:
     first_flux: Float64Array = field(default_factory=lambda: np.zeros(0))
     first_radius: float = 0.0
     dchisq: Float64Array = field(default_factory=lambda: np.zeros(5))
-    drawn: tuple[Stamps, Float64Array, Float64Array] | None = None
+    drawn: tuple[Stamps, NDArray[np.float32], Float64Array] | None = None
     spectra: dict[int, dict[int, NDArray[np.complex128]]] = field(default_factory=dict)
 
     def sky(self) -> tuple[float, float]:
@@ -134,7 +134,7 @@ class BlobSource:
         empty = np.zeros(0)
         return SourceFit(
             kind=self.kind, parameters=self.parameters, flux=self.flux, gain=empty, chi2=0.0,
-            hessian=empty, mixed=empty, gradient=empty, planes=empty,
+            hessian=empty, mixed=empty, gradient=empty, planes=empty.astype(np.float32),
         )  # fmt: skip
 
 
@@ -247,8 +247,7 @@ class BlobFitter:
     def _width(self, source: BlobSource, kind: int, parameters: Float64Array) -> int:
         """Width of stamps that hold a model on every exposure."""
         shape = replace(source.shape_fit(), kind=kind, parameters=parameters)
-        radius, _, _ = shape.shape
-        _, edge = profile_table(kind, float(parameters[INDEX]))
+        radius, e1, e2 = shape.shape
         width = 16.0
         for m, part in enumerate(self.parts):
             if source.psf[m] is None:
@@ -257,7 +256,14 @@ class BlobFitter:
             flux = 1.5 * abs(float(source.flux[part.band])) + 10.0 * part.source.sigma1
             wings = np.flatnonzero(flux * source.reach[m] > _PRECISION * part.source.sigma1)
             reach = 4.0 + (float(wings[-1]) if wings.size else 1.0)
-            reach += float(np.linalg.norm(where.to_pixel[source.row], 2)) * edge * radius
+            reach += profile_reach(
+                kind,
+                float(parameters[INDEX]),
+                radius,
+                float(np.hypot(e1, e2)),
+                faintest=2.0 * _PRECISION * part.source.sigma1 / flux,
+                magnification=float(np.linalg.norm(where.to_pixel[source.row], 2)),
+            )
             x, y = where.x[source.row] - part.x0, where.y[source.row] - part.y0
             ny, nx = part.residual.shape
             far = max(x, y, nx - 1 - x, ny - 1 - y, 0.0) + 4.0

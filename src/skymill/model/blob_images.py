@@ -150,7 +150,9 @@ def cut_images(
         to_image = _PixelMap(wcs, image.wcs, box)
         if not to_image.usable:
             continue
-        px, py = to_image.on_grid(np.arange(x0, x0 + w) * 1.0, np.arange(y0, y0 + h) * 1.0)
+        px, py = to_image.on_grid(
+            np.arange(x0, x0 + w, dtype=np.float64), np.arange(y0, y0 + h, dtype=np.float64)
+        )
         ny, nx = image.shape
         left, right = max(0, math.floor(px.min()) - 1), min(nx, math.ceil(px.max()) + 2)
         low, high = max(0, math.floor(py.min()) - 1), min(ny, math.ceil(py.max()) + 2)
@@ -160,7 +162,9 @@ def cut_images(
         if not to_brick.usable:
             continue
         part = _cut(image, index, list(bands).index(image.band), (left, right, low, high))
-        qx, qy = to_brick.on_grid(np.arange(left, right) * 1.0, np.arange(low, high) * 1.0)
+        qx, qy = to_brick.on_grid(
+            np.arange(left, right, dtype=np.float64), np.arange(low, high, dtype=np.float64)
+        )
         part.brick_pixel = _flat(qx - x0, qy - y0, w, h)
         part.nearest = _flat(px - left, py - low, right - left, high - low)
         part.weight[~part.keep(mask)] = 0.0

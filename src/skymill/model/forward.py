@@ -18,13 +18,14 @@ from skymill.data.errors import DataError
 from skymill.data.geometry import FitsWcs
 from skymill.model._forward_kernels import add_stamp, fill_spectra
 from skymill.model.fit_image import FitImage
-from skymill.model.sersic import edge_radius, fixed_table, table
+from skymill.model.sersic import extent, fixed_table, table
 from skymill.model.sources import Sources, SourceType
 
 __all__ = [
     "Placement",
     "draw_patches",
     "place",
+    "profile_reach",
     "profile_table",
     "psf_reach",
     "psf_spectrum",
@@ -38,8 +39,6 @@ Float64Array = NDArray[np.float64]
 #: Widths of stamps [pixel]: products of small primes, multiples of 8.
 _SIZES = (16, 24, 32, 40, 48, 64, 80, 96, 120, 128, 160, 192, 240, 256, 320, 384, 480, 512, 640,
           768, 1024)  # fmt: skip
-#: Part of the radius of the edge beyond which a profile is as faint as the wings of the PSF.
-_OUTSKIRTS = 0.8
 
 
 def stamp_size(width: float) -> int:
@@ -116,8 +115,8 @@ def shape_matrix(radius: float, e1: float, e2: float) -> Float64Array:
     return np.asarray(size * np.array([[1 + e * e - 2 * e1, 2 * e2], [2 * e2, 1 + e * e + 2 * e1]]))
 
 
-def profile_table(kind: int, sersic: float) -> tuple[Float64Array, float]:
-    """Transform of a type's profile and the radius to draw it to.
+def profile_table(kind: int, sersic: float) -> Float64Array:
+    """Transform of a type's profile.
 
     Parameters
     ----------
@@ -128,18 +127,44 @@ def profile_table(kind: int, sersic: float) -> tuple[Float64Array, float]:
 
     Returns
     -------
-    table : (n_knot, 4) float64
+    (n_knot, 4) float64
         See `skymill.model.sersic.SersicTable.at`.
-    reach : float [half-light radii]
+    """
+    if kind == SourceType.DEV:
+        return fixed_table(4.0)
+    return table().at(sersic) if kind == SourceType.SER else fixed_table(1.0)
+
+
+def profile_reach(
+    kind: int, sersic: float, radius: float, e: float, *, faintest: float, magnification: float
+) -> float:
+    """How far a profile reaches before it is negligible.
+
+    Parameters
+    ----------
+    kind : int
+        `SourceType`.
+    sersic : float
+        Index; used for SER only.
+    radius : float [arcsec]
+        Half-light radius of the major axis.
+    e : float
+        Ellipticity.
+    faintest : float
+        Part of the flux that a pixel must hold to matter.
+    magnification : float [pixel / arcsec]
+        Largest scale.
+
+    Returns
+    -------
+    float [pixel]
         0 for points.
     """
     if kind == SourceType.PSF:
-        return fixed_table(1.0), 0.0
-    if kind in (SourceType.REX, SourceType.EXP):
-        return fixed_table(1.0), _OUTSKIRTS * edge_radius(1.0)
-    if kind == SourceType.DEV:
-        return fixed_table(4.0), _OUTSKIRTS * edge_radius(4.0)
-    return table().at(sersic), _OUTSKIRTS * edge_radius(sersic)
+        return 0.0
+    n = {SourceType.DEV: 4.0, SourceType.SER: sersic}.get(SourceType(kind), 1.0)
+    size = radius * magnification
+    return size * extent(n, faintest * size * size * (1.0 - e) / (1.0 + e))
 
 
 def psf_reach(stamp: NDArray[np.float32]) -> Float64Array:
@@ -287,12 +312,18 @@ def _plane(
     """The model of one source with unit flux, and its first pixel; None if it is elsewhere."""
     ny, nx = shape
     kind = int(sources.kind[i])
-    profile, edge = profile_table(kind, float(sources.sersic[i]))
+    profile = profile_table(kind, float(sources.sersic[i]))
     wings = np.flatnonzero(abs(flux) * psf_reach(stamp) > limit)
     core = 2.0 + (float(wings[-1]) if wings.size else 1.0)
     to_pixel = where.to_pixel[i]
-    largest = float(np.linalg.norm(to_pixel, 2)) * edge * float(sources.radius[i])
-    reach = core + largest
+    reach = core + profile_reach(
+        kind,
+        float(sources.sersic[i]),
+        float(sources.radius[i]),
+        float(np.hypot(sources.e1[i], sources.e2[i])),
+        faintest=limit / abs(flux),
+        magnification=float(np.linalg.norm(to_pixel, 2)),
+    )
     x, y = float(where.x[i]), float(where.y[i])
     if x < -reach or y < -reach or x > nx - 1 + reach or y > ny - 1 + reach:
         return None

@@ -132,7 +132,7 @@ class SourceFit:
         Change of chi-squared against no source (negative), without the prior.
     hessian : (p, p), mixed : (p, n_band), gradient : (p,)
         Normal equations of half of chi-squared with the prior.
-    planes : (m, n, n) float64
+    planes : (m, n, n) float32
         Models of unit flux on the stamps.
     at_radius_limit, at_index_limit : bool
         A limit was met.
@@ -148,7 +148,7 @@ class SourceFit:
     hessian: Float64Array
     mixed: Float64Array
     gradient: Float64Array
-    planes: Float64Array
+    planes: NDArray[np.float32]
     at_radius_limit: bool = False
     at_index_limit: bool = False
     steps: int = 1
@@ -254,11 +254,11 @@ def evaluate_source(
     by_index = p == 6
     n_plane = 1 + p if derivatives else 1
     m, size = stamps.image.size, stamps.size
-    profile, _ = profile_table(kind, float(parameters[INDEX]))
+    profile = profile_table(kind, float(parameters[INDEX]))
     shift, quadratic = np.empty((m, 2)), np.empty((m, 3))
     d_quadratic = np.empty((m, n_shape, 3))
     place_model(parameters, stamps.shift, stamps.to_pixel, shift, quadratic, d_quadratic)
-    spectra = np.empty((m, n_plane, size, size // 2 + 1), np.complex128)
+    spectra = np.empty((m, n_plane, size, size // 2 + 1), np.complex64)
     fill_spectra(
         stamps.psf,
         shift,
@@ -291,7 +291,7 @@ def evaluate_source(
         hessian=hessian,
         mixed=mixed,
         gradient=gradient,
-        planes=planes[:, 0],
+        planes=planes[:, 0].copy(),
     )
 
 

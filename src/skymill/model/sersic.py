@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, PPoly
 from scipy.special import gammaincinv, j0, j1
 
-__all__ = ["N_MAX", "N_MIN", "SersicTable", "build_table", "edge_radius", "profile", "table"]
+__all__ = [
+    "N_MAX",
+    "N_MIN",
+    "SersicTable",
+    "build_table",
+    "edge_radius",
+    "extent",
+    "profile",
+    "table",
+]
 
 Float64Array = NDArray[np.float64]
 
@@ -58,6 +67,37 @@ def profile(radius: Float64Array, n: float) -> Float64Array:
     value = np.exp(-b * ((radius**2 + soft) ** (0.5 / n) - 1.0))
     fall = np.clip(radius - edge_radius(n) + 1.0, 0.0, 1.0)
     return np.asarray(value * (1.0 - fall**2) ** 2)
+
+
+@functools.cache
+def _brightness(rounded: int) -> tuple[Float64Array, Float64Array]:
+    """Radii and normalised brightness of index rounded / 4."""
+    n = max(rounded, 2) / 4.0
+    radius = np.linspace(0.0, edge_radius(n), 161)
+    value = profile(radius, n)
+    fine, weight = _radial_nodes()
+    total = 2.0 * np.pi * (profile(fine, n) * weight * fine).sum()
+    return radius, value / total
+
+
+def extent(n: float, threshold: float) -> float:
+    """Radius [half-light radii] beyond which a profile of unit flux is fainter than a threshold.
+
+    Parameters
+    ----------
+    n : float
+        Index; rounded to quarters.
+    threshold : float [1 / half-light radius squared]
+        Brightness of a round profile of unit flux.
+
+    Returns
+    -------
+    float
+        At most the radius of the edge.
+    """
+    radius, value = _brightness(round(4.0 * n))
+    above = np.flatnonzero(value > threshold)
+    return float(radius[min(above[-1] + 1, radius.size - 1)]) if above.size else 0.0
 
 
 def knots() -> Float64Array:
