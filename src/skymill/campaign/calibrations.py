@@ -25,6 +25,8 @@ _FLAT = "dome flat"
 #: Bands in which the sky lines interfere in the CCDs.
 _FRINGED = ("z", "y")
 _CERTIFIED = "DECam/calib/certified"
+#: Frames that are combined.
+_FRAME_TYPES = ("cpBiasProc", "cpFlatProc", "cpFringeProc")
 
 
 def _pipeline(name: str) -> str:
@@ -143,7 +145,7 @@ def calibration_commands(cluster: Cluster) -> list[Command]:
     if cluster.paths.zeros is not None:
         commands += _make(cluster, "bias", _pipeline("cpBias"), _where(_ZERO))
     if cluster.paths.flats is None:
-        return commands
+        return commands + _clean_up(cluster, commands)
     commands += _make(cluster, "flat", _pipeline("cpFlat"), _where(_FLAT))
     # The flats of the step before are linear electrons already. Without a pair no kernel is made.
     commands += _make(
@@ -160,7 +162,19 @@ def calibration_commands(cluster: Cluster) -> list[Command]:
             where = f"{_where('science')} AND band='{band}'"
             output = f"DECam/calib/made/fringe_{band}"
             commands += _make(cluster, "fringe", _pipeline("cpFringe"), where, output=output)
-    return commands
+    return commands + _clean_up(cluster, commands)
+
+
+def _clean_up(cluster: Cluster, commands: list[Command]) -> list[Command]:
+    """Delete the frames that went into the calibrations, unless they are to be kept."""
+    if cluster.keep_intermediates or not commands:
+        return []
+    from skymill.campaign.actions import delete_types
+
+    words = ("prune-datasets", cluster.repo_path, "DECam/calib/made/*", "--find-all", "--unstore")
+    types = ("--no-confirm", "--datasets", ",".join(_FRAME_TYPES))
+    call = functools.partial(delete_types, cluster, _FRAME_TYPES)
+    return [Command(words=("butler", *words, *types), call=call, note="frames of calibrations")]
 
 
 def _has_repo(cluster: Cluster) -> bool:

@@ -283,7 +283,7 @@ def _cell_psf(coadd: Coadd) -> CellPointSpreadFunction:
     bad = ~np.isfinite(cells.stamps).all(axis=(2, 3))
     missing = frozenset(CellIJ(i=int(i), j=int(j)) for i, j in np.argwhere(bad))
     bounds = CellGridBounds(grid=grid, bbox=bbox, missing=missing)
-    return CellPointSpreadFunction(np.array(cells.stamps, np.float64), bounds)
+    return CellPointSpreadFunction(np.ascontiguousarray(cells.stamps, np.float32), bounds)
 
 
 def to_cell_coadd(coadd: Coadd) -> CellCoadd:
