@@ -307,8 +307,9 @@ def shear_numbers(shear: Table, truth: Truth | None) -> Numbers:
 
 def _area_arcmin2(table: Table) -> float:
     """Area of the cells of 0.5 arcmin that hold an object."""
-    dec = np.asarray(table["dec"])
-    x = (np.asarray(table["ra"]) - np.median(table["ra"])) * np.cos(np.radians(np.median(dec)))
+    ra, dec = np.asarray(table["ra"]), np.asarray(table["dec"])
+    east = (ra - ra[0] + 180.0) % 360.0 - 180.0
+    x = east * np.cos(np.radians(np.median(dec)))
     cells = np.stack([np.floor(x * 60), np.floor((dec - dec.min()) * 60)])
     return float(max(1, np.unique(cells, axis=1).shape[1]))
 
@@ -410,7 +411,13 @@ def count_numbers(products: Products, truth: Truth | None) -> Numbers:
 def _inside(table: Table, objects: Table) -> NDArray[np.bool_]:
     """Objects within the box that the middle 98 % of the measured ones span."""
     ra, dec = np.asarray(objects["coord_ra"]), np.asarray(objects["coord_dec"])
-    low_ra, high_ra = np.percentile(ra, [1, 99])
+    # From an object of the field, so that a field on the meridian is as narrow as any other.
+    middle = float(ra[0])
+
+    def east(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (values - middle + 180.0) % 360.0 - 180.0
+
+    low_ra, high_ra = np.percentile(east(ra), [1, 99])
     low_dec, high_dec = np.percentile(dec, [1, 99])
-    a, d = np.asarray(table["ra"]), np.asarray(table["dec"])
+    a, d = east(np.asarray(table["ra"])), np.asarray(table["dec"])
     return (a > low_ra) & (a < high_ra) & (d > low_dec) & (d < high_dec)
