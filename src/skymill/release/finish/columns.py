@@ -14,6 +14,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
+from skymill.release.columns import columns_of
 from skymill.release.finish.folder import Catalogue
 
 __all__ = ["OutputColumn", "fill", "header_of_bits", "output_columns", "source_names", "table_hdu"]
@@ -24,13 +25,18 @@ _WISE = ("W1", "W2", "W3", "W4")
 _FORMATS = {"i2": "I", "i4": "J", "i8": "K", "u1": "B", "f4": "E", "f8": "D", "b1": "L"}
 
 
+#: Shapes of the older releases: the model whose shape it is, or of which it is the fraction.
+_OLDER = {"SHAPEDEV_": (b"DEV",), "SHAPEEXP_": (b"EXP", b"REX")}
+
+
 @dataclass(frozen=True)
 class OutputColumn:
-    """One column: name in upper case, type of numpy (perhaps with a length), unit."""
+    """One column: name in upper case, type of numpy (perhaps with a length), unit, meaning."""
 
     name: str
     dtype: str
-    unit: str
+    unit: str = ""
+    meaning: str = ""
 
     @property
     def source(self) -> str:
@@ -65,25 +71,40 @@ def _entries() -> tuple[tuple[str, str, str], ...]:
     return tuple((str(n), str(t), str(u)) for n, t, u in yaml.safe_load(text))
 
 
-def output_columns(bands: Sequence[str]) -> list[OutputColumn]:
+def output_columns(bands: Sequence[str], *, largest_bits: int = 0) -> list[OutputColumn]:
     """Columns of the sweeps of a release.
+
+    First those of the published sweeps, with their types; then those that came later (Sersic
+    models, one shape for all models) and those of further bands.
 
     Parameters
     ----------
     bands : sequence of str
         Optical bands, such as ``g r z``.
+    largest_bits : int
+        Largest value of ``maskbits``: those of later bands need 32 bits.
 
     Returns
     -------
     list of OutputColumn
         In order.
     """
-    found = []
+    found = {}
+    for entry in columns_of("sweep"):
+        length = "".join(f"{n}" for n in entry.shape)
+        code = np.dtype(entry.dtype).str.lstrip("<>|=")
+        found[entry.name] = OutputColumn(
+            entry.name, f"{length}{code}", entry.unit, entry.description
+        )
+    if largest_bits > np.iinfo(np.int16).max:
+        old = found["MASKBITS"]
+        found["MASKBITS"] = OutputColumn(old.name, "i4", old.unit, old.meaning)
     for name, dtype, unit in _entries():
         words = list(bands) if "{b}" in name else list(_WISE) if "{w}" in name else [""]
         for word in words:
-            found.append(OutputColumn(name.format(b=word, w=word).upper(), dtype, unit))
-    return found
+            full = name.format(b=word, w=word).upper()
+            found.setdefault(full, OutputColumn(full, dtype, unit))
+    return list(found.values())
 
 
 def source_names(columns: Iterable[OutputColumn]) -> list[str]:
@@ -99,7 +120,7 @@ def source_names(columns: Iterable[OutputColumn]) -> list[str]:
     list of str
         Lower-case names, with ``brick_primary``.
     """
-    return [*(c.source for c in columns), "brick_primary"]
+    return [*(c.source for c in columns), "brick_primary", "shape_r", "shape_e1", "shape_e2"]
 
 
 def fill(
@@ -126,9 +147,9 @@ def fill(
     DataError
         If the values do not fit in the type.
     """
-    if column.source not in catalogue:
+    values = _derive(column.name, catalogue, rows)
+    if values is None:
         return None
-    values = catalogue[column.source][rows]
     wanted = column.numpy
     if values.shape[1:] != wanted.shape:
         raise DataError(
@@ -144,6 +165,26 @@ def fill(
             "letters"
         )
     return result
+
+
+def _derive(name: str, catalogue: Catalogue, rows: NDArray[np.int64]) -> NDArray[Any] | None:
+    """A column of the catalogue, or what older releases have instead of it."""
+    if name.lower() in catalogue:
+        return catalogue[name.lower()][rows]
+    if name == "PHOTSYS" and "release" in catalogue:
+        # The last digit says which telescopes: 8 the South's, 9 the North's.
+        digit = np.asarray(catalogue["release"][rows]) % 1000
+        return np.where(digit == 9, b"N", np.where(digit == 8, b"S", b""))
+    if "type" not in catalogue:
+        return None
+    kinds = np.char.strip(np.asarray(catalogue["type"][rows], "S"))
+    if name == "FRACDEV":
+        return np.where(kinds == b"DEV", 1.0, 0.0)
+    for start, models in _OLDER.items():
+        source = f"shape_{name[len(start) :].lower()}"
+        if name.startswith(start) and source in catalogue:
+            return np.where(np.isin(kinds, models), catalogue[source][rows], 0.0)
+    return None
 
 
 def table_hdu(
@@ -173,7 +214,11 @@ def table_hdu(
             else f"{length if length > 1 else ''}{_FORMATS[base.str[1:]]}"
         )
         out.append(fits.Column(column.name, code, unit=column.unit or None, array=values))
-    return fits.BinTableHDU.from_columns(out, name=name)
+    hdu = fits.BinTableHDU.from_columns(out, name=name)
+    for number, (column, _) in enumerate(columns, 1):
+        if column.meaning:
+            hdu.header[f"TCOMM{number}"] = column.meaning
+    return hdu
 
 
 def header_of_bits(header: fits.Header) -> fits.Header:

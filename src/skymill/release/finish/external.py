@@ -215,7 +215,8 @@ def match_external(
     report = ExternalReport(n_external=len(table))
     for brick in sorted(set(bricks or ()) - set(paths)):
         report.problems.append(Problem(brick, "it has no catalogue"))
-    columns = output_columns(_bands(paths.values(), report))
+    # The widest type of the bits: only the rows that are found tell their largest value.
+    columns = output_columns(_bands(paths.values(), report), largest_bits=2**16)
     chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
     best = np.full(len(table), np.inf)
     partner = np.full((len(table), 2), -1, np.int64)

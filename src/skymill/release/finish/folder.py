@@ -30,6 +30,7 @@ __all__ = [
     "each",
     "is_brick_name",
     "open_fits",
+    "pixels_of",
     "read_catalogue",
     "read_names",
 ]
@@ -165,6 +166,31 @@ def open_fits(path: Path) -> fits.HDUList:
         AstropyWarning,
     ) as exc:
         raise DataError(f"{path} is truncated or no FITS file ({exc})") from exc
+
+
+def pixels_of(
+    x: NDArray[Any], y: NDArray[Any], shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Pixels of positions on an image.
+
+    Parameters
+    ----------
+    x, y : (n,) float [pixel]
+        Positions; the first pixel's centre is (0, 0).
+    shape : (ny, nx)
+        Of the image.
+
+    Returns
+    -------
+    tuple
+        Columns and rows (n,), and which positions lie on the image, its edges included.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    ny, nx = shape
+    inside = (x >= -0.5) & (x <= nx - 0.5) & (y >= -0.5) & (y <= ny - 0.5)
+    column = np.clip(np.rint(np.where(inside, x, 0)), 0, nx - 1).astype(np.int64)
+    row = np.clip(np.rint(np.where(inside, y, 0)), 0, ny - 1).astype(np.int64)
+    return column, row, inside
 
 
 def read_catalogue(path: Path, names: Iterable[str] | None = None) -> Catalogue:

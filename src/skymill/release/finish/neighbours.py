@@ -31,6 +31,7 @@ from skymill.release.finish.folder import (
     each,
     is_brick_name,
     open_fits,
+    pixels_of,
 )
 from skymill.release.survey.layout import atomic_path
 
@@ -261,12 +262,8 @@ def _write_catalogue(path: Path, source: Path, pixels: BoolArray) -> int:
     if missing:
         raise DataError(f"{source} has no column {', '.join(missing)}")
     data = table.data
-    x = np.rint(np.asarray(data[names["bx"]], np.float64))
-    y = np.rint(np.asarray(data[names["by"]], np.float64))
-    ny, nx = pixels.shape
-    inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
-    hit = np.zeros(x.size, bool)
-    hit[inside] = pixels[y[inside].astype(int), x[inside].astype(int)]
+    x, y, inside = pixels_of(data[names["bx"]], data[names["by"]], pixels.shape)
+    hit = inside & pixels[y, x]
     bits = data[names["maskbits"]]
     new = hit & ((bits & int(MaskBit.BRIGHT)) == 0)
     bits[hit] |= int(MaskBit.BRIGHT)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table, vstack
+from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from skymill.coadd.bricks import Brick, brick_from_name
@@ -351,7 +352,7 @@ def write_summary(table: Table, path: Path) -> None:
         hdu = fits.BinTableHDU.from_columns([fits.Column("brickname", "8A")], nrows=0)
     else:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", AstropyWarning)
             hdu = fits.table_to_hdu(table)
     hdu.name = "BRICKS"
     with atomic_path(path) as draft:

@@ -105,6 +105,7 @@ class _Survey:
     bands: tuple[str, ...]
     boxes: tuple[SweepBox, ...]
     n_primary: int
+    largest_bits: int
 
 
 def _look(path: Path) -> _Survey:
@@ -120,7 +121,9 @@ def _look(path: Path) -> _Survey:
     cells = np.stack([ra // _WIDTH, np.minimum(dec, 89.9) // _HEIGHT], axis=1).astype(int)
     boxes = tuple(SweepBox(int(a) * _WIDTH, int(d) * _HEIGHT) for a, d in np.unique(cells, axis=0))
     _check_brick(brick, catalogue.columns.get("brickname"))
-    return _Survey(brick, tuple(catalogue.bands()), boxes, int(rows.sum()))
+    bits = catalogue["maskbits"][rows] if "maskbits" in catalogue else np.zeros(0, np.int32)
+    largest = int(bits.max()) if bits.size else 0
+    return _Survey(brick, tuple(catalogue.bands()), boxes, int(rows.sum()), largest)
 
 
 def _check_brick(brick: str, names: NDArray[Any] | None) -> None:
@@ -184,7 +187,8 @@ def write_sweeps(
     for look in looks:
         for box in look.boxes:
             boxes.setdefault(box, []).append(paths[look.brick])
-    write = functools.partial(_write_box, bands=tuple(bands), out=out)
+    columns = output_columns(bands, largest_bits=max(s.largest_bits for s in looks))
+    write = functools.partial(_write_box, columns=columns, out=out)
     absent: dict[str, set[str]] = {}
     for item, done in each(write, sorted(boxes.items()), workers=workers):
         if isinstance(done, Problem):
@@ -202,11 +206,10 @@ def write_sweeps(
 
 
 def _write_box(
-    item: tuple[SweepBox, list[Path]], *, bands: tuple[str, ...], out: Path
+    item: tuple[SweepBox, list[Path]], *, columns: list[OutputColumn], out: Path
 ) -> tuple[int, dict[str, set[str]]]:
     """One file: its number of rows, and the bricks' catalogues without a column."""
     box, paths = item
-    columns = output_columns(bands)
     parts: dict[str, list[NDArray[Any]]] = {c.name: [] for c in columns}
     absent: dict[str, set[str]] = {}
     bits = fits.Header()
@@ -259,6 +262,6 @@ def write_table(
         primary.header["HISTORY"] = f"{text} is zero where a brick's catalogue lacks it"
     table = table_hdu(columns, name=name)
     if more:
-        table = fits.BinTableHDU.from_columns([*table.columns, *more], name=name)
+        table = fits.BinTableHDU.from_columns([*table.columns, *more], table.header, name=name)
     with atomic_path(path) as draft:
         fits.HDUList([primary, table]).writeto(draft)

@@ -114,7 +114,11 @@ class MadeRelease:
             brick_from_name(name), size=SIZE, scale=SCALE).header  # fmt: skip
         if path.suffix == ".fz":
             lossless = data.dtype.kind in "iu"
-            kwargs = {"compression_type": "HCOMPRESS_1", "hcomp_scale": 0} if lossless else {"compression_type": "GZIP_2", "quantize_level": 0}  # fmt: skip
+            kwargs = (
+                {"compression_type": "HCOMPRESS_1", "hcomp_scale": 0}
+                if lossless
+                else {"compression_type": "GZIP_2", "quantize_level": 0}
+            )
             hdu = fits.CompImageHDU(data, header, tile_shape=data.shape, **kwargs)
             fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
         else:
@@ -137,7 +141,9 @@ class MadeRelease:
         self.write_image("outlier-mask", name, np.zeros((5, 5), np.int32))
         self.write_masks(name)
         for kind in ("image-jpeg", "model-jpeg", "resid-jpeg"):
-            Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)).save(self.path(kind, name))  # fmt: skip
+            Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)).save(
+                self.path(kind, name)
+            )
         for kind in ("ccds", "all-models"):
             fits.BinTableHDU.from_columns([fits.Column("x", "E", array=[1.0])]).writeto(
                 self.path(kind, name), overwrite=True)  # fmt: skip
@@ -189,5 +195,5 @@ def two_bricks(release):
     """Two neighbours on the equator of right ascension 180."""
     for name in ("1801p000", "1803p000"):
         assert brick_at(ra=brick_from_name(name).ra, dec=0.0).name == name
-        release.add_brick(name)
+        release.add_brick(name, n=150)
     return release

@@ -10,7 +10,6 @@ from astropy.io import fits
 from astropy.table import Table
 
 from skymill.data.errors import ConfigError, DataError, MissingInputError, NoDataError
-from skymill.release.finish.columns import output_columns
 from skymill.release.finish.external import match_external, read_external
 from skymill.release.finish.sweeps import SweepBox, write_sweeps
 
@@ -89,25 +88,40 @@ class TestSweeps:
         assert data[0].header["MB_BRIGH"] == 2
         data.close()
 
-    def test_names_and_types_are_those_of_a_real_sweep(self, corner, tmp_path, shared_data):
+    def test_columns_are_those_of_a_real_sweep(self, corner, tmp_path, shared_data):
         write_sweeps(corner.folder, tmp_path)
         with fits.open(shared_data / "release_examples" / "sweep-310m005-320p000.fits") as hdus:
-            real = {c.name: c.format for c in hdus[1].columns}
+            real = [(c.name, c.format, c.unit) for c in hdus[1].columns]
         with fits.open(tmp_path / "sweep-000p005-010p010.fits") as hdus:
-            mine = {c.name: c.format for c in hdus[1].columns}
-        # Two-component models are SER now; PHOTSYS is added by those who select targets.
-        old = {n for n in real if n.startswith(("FRACDEV", "SHAPEDEV", "SHAPEEXP"))} | {"PHOTSYS"}
-        assert set(real) - set(mine) == old
-        # Bits of later bands do not fit into 16.
-        assert {n for n in set(real) & set(mine) if real[n] != mine[n]} == {"MASKBITS"}
+            mine = [(c.name, c.format, c.unit) for c in hdus[1].columns]
+        # What came later (Sersic models, one shape for all models) follows.
+        assert mine[: len(real)] == real
+        assert {"SERSIC", "SHAPE_R", "PSFSIZE_Z", "FITBITS"} < {n for n, _, _ in mine[len(real) :]}
 
-    def test_units_are_those_of_the_catalogues(self, shared_data):
-        path = shared_data / "cutouts" / "testcase3" / "reference" / "tractor-2025.fits"
-        with fits.open(path) as hdus:
-            real = {c.name.upper(): c.unit or "" for c in hdus[1].columns}
-        mine = {c.name: c.unit for c in output_columns("grz") if c.name in real}
-        different = {n for n in mine if mine[n] != real[n]}
-        assert different <= {"REF_EPOCH", "GAIA_ASTROMETRIC_SIGMA5D_MAX"}  # Units that they lack.
+    def test_columns_of_older_releases_have_the_values_of_the_model(self, release, tmp_path):
+        columns = release.add_brick("1801p000", n=100)
+        columns["release"][::2] = 9009
+        release._write_table("tractor", "1801p000", columns, fits.Header())
+        write_sweeps(release.folder, tmp_path)
+        for path in tmp_path.glob("sweep-*.fits"):
+            data = read(path)
+            index = data["OBJID"]
+            kinds = columns["type"][index]
+            shape = columns["shape_r"][index]
+            np.testing.assert_array_equal(data["FRACDEV"], kinds == b"DEV")
+            np.testing.assert_array_equal(data["SHAPEDEV_R"], np.where(kinds == b"DEV", shape, 0))
+            is_exp = np.isin(kinds, (b"EXP", b"REX"))
+            np.testing.assert_array_equal(data["SHAPEEXP_R"], np.where(is_exp, shape, 0))
+            system = np.where(columns["release"][index] == 9009, "N", "S")
+            np.testing.assert_array_equal(data["PHOTSYS"], system)
+
+    def test_bits_of_later_bands_need_a_wider_column(self, release, tmp_path):
+        columns = release.add_brick("1801p000")
+        columns["maskbits"][:] = 1 << 15
+        release._write_table("tractor", "1801p000", columns, fits.Header())
+        write_sweeps(release.folder, tmp_path)
+        data = read(next(tmp_path.glob("sweep-180p*.fits")))
+        assert set(data["MASKBITS"]) == {1 << 15}
 
     @pytest.mark.parametrize("size", [0, 100, 6000, 20000])
     def test_problems_are_told_and_the_others_go_on(self, two_bricks, tmp_path, size):
@@ -244,9 +258,13 @@ class TestExternal:
             read_external(tmp_path / "h.fits")
         Table({"RA": [1.0], "DEC": [2.0]}).write(tmp_path / "e.fits")
         with pytest.raises(ConfigError, match="no column PLATE"):
-            match_external(two_bricks.folder, tmp_path / "e.fits", tmp_path / "o.fits", copy_columns=["PLATE"])  # fmt: skip
+            match_external(
+                two_bricks.folder, tmp_path / "e.fits", tmp_path / "o.fits", copy_columns=["PLATE"]
+            )
         with pytest.raises(ConfigError, match="radius"):
-            match_external(two_bricks.folder, tmp_path / "e.fits", tmp_path / "o.fits", radius_arcsec=0)  # fmt: skip
+            match_external(
+                two_bricks.folder, tmp_path / "e.fits", tmp_path / "o.fits", radius_arcsec=0
+            )
 
     def test_no_warning_of_units(self, two_bricks, tmp_path):
         Table({"RA": [180.1], "DEC": [0.0]}).write(tmp_path / "e.fits")
