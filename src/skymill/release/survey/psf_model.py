@@ -16,7 +16,7 @@ from skymill.data.images import PixelPlanes
 from skymill.data.masks import MaskPlane
 from skymill.data.options import check_range, option
 from skymill.instruments.community_ccd import QUALITY_BITS, CommunityCcd
-from skymill.measure.detection import DetectionOptions, detect_sources
+from skymill.measure.detection import DetectionOptions, Detections, detect_sources
 from skymill.measure.moments import adaptive_moments, adaptive_moments_stamps
 from skymill.model.profiles import EXP
 from skymill.psf.fit import PsfFitOptions, fit_psf
@@ -38,6 +38,9 @@ Float64Array = NDArray[np.float64]
 #: Half-light radius of the round galaxy for galaxy depths [arcsec].
 GALAXY_RADIUS = 0.45
 
+#: Peaks fainter than this fraction of a star's do not spoil it as a star of the PSF.
+_FAINT_NEIGHBOUR = 0.02
+
 #: FWHM of a Gaussian over its sigma.
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
@@ -48,7 +51,7 @@ class SurveyPsfOptions:
 
     stamp_size: int = option(63, "odd width of the PSF stamp", unit="pixel")
     order: int = option(2, "highest order of the polynomial over the CCD")
-    threshold: float = option(8.0, "detection of stars", unit="sigma")
+    threshold: float = option(4.0, "detection of stars and of their neighbours", unit="sigma")
     first_sigma: float = option(1.7, "PSF sigma assumed before any star is seen", unit="pixel")
     min_snr: float = option(30.0, "smallest signal-to-noise ratio of a star")
     max_stars: int = option(300, "the brightest so many are used")
@@ -189,7 +192,7 @@ def fit_survey_psf(
     margin = max(8, int(4 * sigma))
     inside = (found.x > margin) & (found.x < nx - 1 - margin)
     inside &= (found.y > margin) & (found.y < ny - 1 - margin)
-    good = (moments.flags == 0) & inside & (found.peaks_in_footprint == 1)
+    good = (moments.flags == 0) & inside & _stands_out(found)
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = moments.flux / moments.flux_err
     stars = choose_stars(
@@ -200,8 +203,11 @@ def fit_survey_psf(
     )  # fmt: skip
     index = np.flatnonzero(stars.candidate)
     size = min(options.stamp_size, 2 * (min(planes.shape) // 4) + 1)
+    neighbours = (found.labels > 0) & ~np.isin(found.labels, found.footprint[index])
+    clean = PixelPlanes(planes.image, planes.variance, planes.mask.copy(), unit=planes.unit)
+    clean.mask[neighbours] |= int(MaskPlane.BAD)
     fit = fit_psf(
-        planes, x=moments.x[index], y=moments.y[index],
+        clean, x=moments.x[index], y=moments.y[index],
         options=PsfFitOptions(stamp_size=size, order=options.order),
     )  # fmt: skip
     width = FWHM * float(np.median(moments.sigma[index][fit.used]))
@@ -209,6 +215,20 @@ def fit_survey_psf(
     fwhm = full_width(psf, x=(nx - 1) / 2, y=(ny - 1) / 2)
     chi2 = float(np.median(fit.reduced_chi2[fit.used]))
     return PsfModel(psf, fwhm, int(index.size), int(fit.used.sum()), chi2)
+
+
+def _stands_out(found: Detections) -> NDArray[np.bool_]:
+    """Objects beside which all others of their footprint are faint."""
+    order = np.lexsort((-found.peak_value, found.footprint))
+    first = np.ones(len(found), bool)
+    first[1:] = np.diff(found.footprint[order]) != 0
+    starts = np.flatnonzero(first)
+    sizes = np.diff(np.append(starts, len(found)))
+    values = found.peak_value[order]
+    out = np.zeros(len(found), bool)
+    second = np.where(sizes > 1, values[np.minimum(starts + 1, len(found) - 1)], 0.0)
+    out[order[starts]] = second < _FAINT_NEIGHBOUR * values[starts]
+    return out
 
 
 def full_width(psf: PolynomialPsf, *, x: float, y: float) -> float:
