@@ -49,6 +49,9 @@ def fit_stamps(
                 if (m & repaired) != 0:
                     if near:
                         f |= _INTERPOLATED
+                    # What is interpolated across a saturated core is not the star's light.
+                    if (m & saturated) != 0:
+                        continue
                 elif (m & unusable) != 0:
                     f |= _PIXELS
                     if near:

@@ -19,6 +19,7 @@ from skymill.measure._detection_kernels import (
     refine_peaks,
 )
 from skymill.measure.background import BackgroundOptions, estimate_background
+from skymill.measure.saturation import fill_saturated
 
 __all__ = ["DetectionOptions", "Detections", "detect_sources", "free_positions", "sky_positions"]
 
@@ -39,6 +40,9 @@ class DetectionOptions:
     min_prominence: float = option(3.0, "rise of a peak above its saddle", unit="sigma")
     min_contrast: float = option(0.01, "rise of a peak above its saddle relative to the peak")
     dynamic: bool = option(False, "scale the threshold by the noise found between the sources")
+    fill_saturated: bool = option(
+        False, "raise the cores of saturated stars, so that each star is one peak"
+    )
     local_background_box: int = option(
         0, "box of a background subtracted for the detection alone (0: none)", unit="pixel"
     )
@@ -170,6 +174,8 @@ def detect_sources(
             image, mask, options=BackgroundOptions(box=options.local_background_box)
         )
         image = image - local.evaluate()
+    if options.fill_saturated:
+        image = fill_saturated(image, mask)
     smooth, noise, cover = _smooth(image, variance, mask, psf_sigma, options.kernel_width)
     factor, offset = 1.0, 0.0
     if options.dynamic:

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _IDENTITY = ("parent", "n_siblings", "is_sky", "detect_isPrimary")
+_MASKED_CENTRE = MeasureFlag.UNUSABLE_CENTRE | MeasureFlag.INTERPOLATED
 _FAILED_CENTRE = MeasureFlag.NO_DATA | MeasureFlag.NOT_CONVERGED | MeasureFlag.NEGATIVE_FLUX
 _FLUXES = (
     "psfFlux",
@@ -144,8 +145,9 @@ def choose_reference(tables: Mapping[str, Table], *, min_snr: float = 10.0) -> T
     -------
     astropy.table.Table
         Schema ``deepCoadd_ref``: the first band in the order of `patch.BAND_PRIORITY` in which the
-        source was detected, has a centroid and ``min_snr``; without such a band that with the
-        highest signal to noise.
+        source was detected, has a centroid, its own pixels there and ``min_snr``; else the first
+        whose centre lies on masked or interpolated pixels, such as a saturated core; without such
+        a band that with the highest signal to noise.
 
     Raises
     ------
@@ -158,19 +160,23 @@ def choose_reference(tables: Mapping[str, Table], *, min_snr: float = 10.0) -> T
         if not np.array_equal(tables[band]["id"], first["id"]):
             raise DataError(f"the measurements in {order[0]} and {band} are of different sources")
     n = len(first)
-    chosen = np.full(n, -1)
+    chosen, second = np.full(n, -1), np.full(n, -1)
     best_snr, best = np.full(n, -np.inf), np.zeros(n, np.int64)
     for k, band in enumerate(order):
         table = tables[band]
         with np.errstate(invalid="ignore", divide="ignore"):
             snr = np.asarray(table["psfFlux"]) / np.asarray(table["psfFluxErr"])
         snr = np.where(np.isfinite(snr), snr, -np.inf)
-        centred = (np.asarray(table["centroid_flags"]) & np.uint32(int(_FAILED_CENTRE))) == 0
+        flags = np.asarray(table["centroid_flags"])
+        centred = (flags & np.uint32(int(_FAILED_CENTRE))) == 0
         good = np.asarray(table["peak_detected"]) & centred & (snr >= min_snr)
+        second = np.where((second < 0) & good, k, second)
+        good &= (flags & np.uint32(int(_MASKED_CENTRE))) == 0
         chosen = np.where((chosen < 0) & good, k, chosen)
         better = snr > best_snr
         best = np.where(better, k, best)
         best_snr = np.where(better, snr, best_snr)
+    chosen = np.where(chosen < 0, second, chosen)
     chosen = np.where(chosen < 0, best, chosen)
     out = first.copy()
     out.meta.pop("schema", None)
@@ -241,7 +247,10 @@ def public_objects(objects: Table, *, tract: int, patch: int) -> Table:
     out["detect_isPrimary"] = np.asarray(objects["ref_detect_isPrimary"])
     out["detect_isSky"] = np.asarray(objects["ref_is_sky"])
     out["parentObjectId"] = np.asarray(objects["ref_parent"])
-    out["deblend_nChild"] = np.zeros(n, np.int32)
+    # Only leaves are listed: the row that leads its footprint stands for the parent.
+    leads = np.asarray(objects["ref_parent"]) == np.asarray(objects["id"])
+    n_siblings = np.asarray(objects["ref_n_siblings"]).astype(np.int32)
+    out["deblend_nChild"] = np.where(leads, n_siblings, 0).astype(np.int32)
     out["deblend_nSiblings"] = np.asarray(objects["ref_n_siblings"]).astype(np.int32)
     out["refBand"] = np.asarray(objects["ref_refBand"])
     out["refExtendedness"] = np.asarray(objects["ref_extendedness"])

@@ -16,7 +16,7 @@ from skymill.data.protocols import Psf
 from skymill.measure._kron_kernels import blendedness
 from skymill.measure._psf_flux_kernels import fit_stamps
 from skymill.measure.aperture import ApertureOptions, aperture_fluxes
-from skymill.measure.centroid import CentroidOptions, centroids
+from skymill.measure.centroid import CentroidOptions, Centroids, centroids
 from skymill.measure.deblend import Children, ChildStamps, cut_stamps, total_model
 from skymill.measure.kron import KronOptions, kron_fluxes
 from skymill.measure.moments import (
@@ -27,6 +27,7 @@ from skymill.measure.moments import (
 )
 from skymill.measure.pixels import REPAIRED, SATURATED, UNUSABLE_BITS, clean_image
 from skymill.measure.psf_flux import draw_at
+from skymill.measure.saturation import fit_centres
 from skymill.measure.shear_shape import regauss_shapes
 from skymill.model.galaxy import (
     GalaxyFit,
@@ -42,6 +43,8 @@ __all__ = ["FlatObjectOptions", "ObjectOptions", "force_objects", "measure_objec
 
 _SIZES = (61, 121, 241, 481)
 _PIXELS_AT_ONCE = 4_000_000
+#: Radius within which a masked core touches every flux [pixel].
+_CORE = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +126,7 @@ class _Scene:
                     total=total,
                 )
                 bad = ((stamps.mask & UNUSABLE_BITS) != 0) & ((stamps.mask & REPAIRED) == 0)
+                bad |= (stamps.mask & SATURATED) != 0
                 yield _Batch(index, stamps, stamps.image, stamps.mask, ~bad)
 
 
@@ -263,6 +267,7 @@ def _measure_batch(
         sigma=scene.psf_sigma,
         options=options.centroid,
     )
+    _centre_saturated(scene, batch, centre)
     sx, sy = centre.x, centre.y
     half = np.full(index.size, stamps.size // 2, np.int64)
     x, y = sx - stamps.offset_x, sy - stamps.offset_y
@@ -303,6 +308,41 @@ def _measure_batch(
     if options.do_shear_shape:
         _shear_shape(out, batch, sx, sy, shape, half, psf_stamps, star)
     return out
+
+
+def _centre_saturated(scene: _Scene, batch: _Batch, centre: Centroids) -> None:
+    """Centres of stars with a saturated core from the light around it, written in place."""
+    stamps = batch.stamps
+    col = np.floor(centre.x + 0.5).astype(np.int64)
+    row = np.floor(centre.y + 0.5).astype(np.int64)
+    core = np.zeros(centre.x.size, bool)
+    for dv in (-1, 0, 1):
+        for du in (-1, 0, 1):
+            v = np.clip(row + dv, 0, batch.mask.shape[0] - 1)
+            u = np.clip(col + du, 0, batch.mask.shape[1] - 1)
+            core |= (batch.mask[v, u] & SATURATED) != 0
+    k = np.flatnonzero(core)
+    if k.size == 0:
+        return
+    # From the peak: the centroid was drawn to the rim of the core.
+    x, y = scene.x[batch.index[k]], scene.y[batch.index[k]]
+    stamp_x, stamp_y = x + stamps.offset_x[k], y + stamps.offset_y[k]
+    dx, dy, x_err, y_err, done = fit_centres(
+        batch.image,
+        stamps.variance,
+        batch.good,
+        x=x + scene.origin[0],
+        y=y + scene.origin[1],
+        stamp_x=stamp_x,
+        stamp_y=stamp_y,
+        psf=scene.psf,
+    )
+    centre.x[k], centre.y[k] = stamp_x + dx, stamp_y + dy
+    centre.x_err[k], centre.y_err[k] = x_err, y_err
+    shifted = np.uint32(int(MeasureFlag.CENTROID_SHIFTED))
+    failed = np.uint32(int(MeasureFlag.NOT_CONVERGED))
+    flags = centre.flags[k] & ~(shifted | failed) | np.uint32(int(MeasureFlag.SATURATED))
+    centre.flags[k] = np.where(done, flags, flags | failed)
 
 
 def _force_batch(
@@ -399,6 +439,9 @@ def _fluxes(
         name = f"ap{round(radius):02d}Flux"
         out[name], out[f"{name}Err"] = circles.flux[:, j], circles.flux_err[:, j]
         out[f"{name}_flags"] = circles.flags[:, j]
+    out["core_flags"] = circles.flags[:, int(np.argmax(circles.radii >= _CORE))] & np.uint32(
+        int(MeasureFlag.SATURATED | MeasureFlag.INTERPOLATED | MeasureFlag.UNUSABLE_CENTRE)
+    )
 
 
 def _kron(
@@ -546,8 +589,12 @@ def _table(
     if not out:
         return table
     blended = np.where(scene.children.n_siblings > 1, int(MeasureFlag.BLENDED), 0)
+    core_flags = out.pop("core_flags")
     for name, value in out.items():
         table[name] = value
+    # Models and ellipses leave unusable pixels out in silence: a masked core is told here.
+    for name in ("cModelFlux_flags", "kronFlux_flags"):
+        table[name] = table[name] | core_flags
     for name in ("psfFlux_flags", "cModelFlux_flags", "kronFlux_flags"):
         table[name] = table[name] | blended.astype(np.uint32)
     psf_flux, model_flux = np.asarray(table["psfFlux"]), np.asarray(table["cModelFlux"])

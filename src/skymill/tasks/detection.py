@@ -22,7 +22,7 @@ from skymill.data.errors import NoDataError
 from skymill.data.images import Coadd
 from skymill.measure.background import BackgroundOptions
 from skymill.measure.detection import DetectionOptions
-from skymill.measure.patch import coadd_psf_sigma, detect_coadd
+from skymill.measure.patch import COADD_DETECTION, coadd_psf_sigma, detect_coadd
 from skymill.tasks._options import options_field, to_options
 
 __all__ = ["DetectionConfig", "DetectionConnections", "DetectionTask"]
@@ -71,9 +71,10 @@ class DetectionConfig(PipelineTaskConfig, pipelineConnections=DetectionConnectio
     )
 
     def setDefaults(self) -> None:
-        """Dynamic threshold; a mesh much wider than galaxies."""
+        """Threshold and peaks for coadds; a mesh much wider than galaxies."""
         super().setDefaults()
-        self.detection.dynamic = True
+        for name in ("dynamic", "fill_saturated", "min_prominence"):
+            setattr(self.detection, name, getattr(COADD_DETECTION, name))
         self.background.box = 512
 
 
