@@ -28,6 +28,8 @@ _LABELS = {
     "galdepth": "5-sigma depth of galaxies [mag]",
     "psfsize": "FWHM of the PSF [arcsec]",
 }
+#: Least range of the colours.
+_SPANS = {"nexp": 2.0, "psfdepth": 0.2, "galdepth": 0.2, "psfsize": 0.1}
 
 
 def draw_color(planes: Mapping[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
@@ -107,7 +109,9 @@ def draw_brick_map(table: Table, kind: str) -> bytes:
         values = np.asarray(table[f"{kind}_{band}"], float)
         known = values > 0
         low, high = np.percentile(values[known], [1, 99]) if known.any() else (0.0, 1.0)
-        norm = Normalize(low, high if high > low else low + 1e-3)
+        # Bricks that are almost alike get almost the same colour.
+        spare = max(0.0, _SPANS[kind] - (high - low)) / 2
+        norm = Normalize(low - spare, high + spare)
         shown = ScalarMappable(norm, "viridis")
         colours = shown.to_rgba(values)
         colours[~known] = (0.85, 0.85, 0.85, 1.0)

@@ -96,10 +96,12 @@ def read_external(path: Path) -> tuple[Table, Float64Array, Float64Array]:
         kind = "fits"
     elif name.endswith((".csv", ".ecsv")):
         kind = "ascii.ecsv" if name.endswith(".ecsv") else "ascii.csv"
+    elif name.endswith((".parq", ".parquet")):
+        kind = "parquet"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            table = Table.read(path, format=kind)
+            table = _read_parquet(path) if kind == "parquet" else Table.read(path, format=kind)
     except Exception as exc:
         raise DataError(f"{path} cannot be read as a table ({exc})") from exc
     names = {n.upper(): n for n in table.colnames}
@@ -110,6 +112,13 @@ def read_external(path: Path) -> tuple[Table, Float64Array, Float64Array]:
             f"{path} has no coordinates: none of {', '.join(_RA)} and their declinations"
         )
     return table, _degrees(table, ra, path), _degrees(table, dec, path)
+
+
+def _read_parquet(path: Path) -> Table:
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    return Table({n: table.column(n).to_numpy() for n in table.column_names})
 
 
 def _degrees(table: Table, name: str, path: Path) -> Float64Array:

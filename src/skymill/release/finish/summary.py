@@ -146,7 +146,7 @@ def _of_band(catalogue: Catalogue, band: str, mine: BoolArray) -> dict[str, Any]
     if f"mw_transmission_{band}" in catalogue and mine.any():
         through = _median(catalogue[f"mw_transmission_{band}"][mine])
         row[f"trans_{band}"] = through
-        row[f"ext_{band}"] = float(-2.5 * np.log10(through)) if through > 0 else 0.0
+        row[f"ext_{band}"] = float(0.0 - 2.5 * np.log10(through)) if through > 0 else 0.0
     sky = catalogue.header.get(f"COSKY_{band.upper()}")
     if sky is not None:
         row[f"cosky_{band}"] = float(sky)
