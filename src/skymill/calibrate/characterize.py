@@ -8,6 +8,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from skymill.data.errors import NoDataError
 from skymill.data.images import Exposure, PixelPlanes
 from skymill.data.masks import MaskPlane, is_set
 from skymill.data.options import check_range, option
@@ -34,6 +35,10 @@ Float64Array = NDArray[np.float64]
 
 #: FWHM of a Gaussian over its sigma.
 _FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
+#: Sources below this are not measured before the PSF is known: no star of the fit is so faint.
+_STAR_SIGNIFICANCE = 8.0
+#: Stars that a first guess of the PSF's size is content with.
+_GUESS_STARS = 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +121,22 @@ def _detect(planes: PixelPlanes, sigma: float, threshold: float) -> Detections:
 
 
 def _moments(planes: PixelPlanes, found: Detections, sigma: float) -> Moments:
-    return adaptive_moments(
-        planes.image, planes.variance, planes.mask, x=found.x, y=found.y, sigma=sigma
+    """Moments of the sources that may be stars of the PSF; of the others NaN and a flag."""
+    bright = found.significance >= _STAR_SIGNIFICANCE
+    some = adaptive_moments(
+        planes.image,
+        planes.variance,
+        planes.mask,
+        x=found.x[bright],
+        y=found.y[bright],
+        sigma=sigma,
     )
+    every = {}
+    for name, values in vars(some).items():
+        missing = 1 if np.issubdtype(values.dtype, np.integer) else np.nan
+        every[name] = np.full((len(found), *values.shape[1:]), missing, values.dtype)
+        every[name][bright] = values
+    return Moments(**every)
 
 
 def _choose(
@@ -172,9 +190,25 @@ def guess_psf_sigma(
     NoDataError
         If there are too few stars.
     """
-    found = _detect(planes, first, threshold)
-    moments = _moments(planes, found, first)
-    return _choose(moments, found, planes.shape, rng, StarChoiceOptions(width=0.12)).sigma
+    ny = planes.shape[0]
+    # Half of a CCD has stars enough; the whole is for sparse fields.
+    try:
+        choice = _first_stars(planes, slice(ny // 4, ny - ny // 4), first, threshold, rng)
+        enough = int(choice.candidate.sum()) >= _GUESS_STARS
+    except NoDataError:
+        enough = False
+    if not enough:
+        choice = _first_stars(planes, slice(None), first, threshold, rng)
+    return choice.sigma
+
+
+def _first_stars(
+    planes: PixelPlanes, rows: slice, first: float, threshold: float, rng: np.random.Generator
+) -> StarChoice:
+    part = PixelPlanes(planes.image[rows], planes.variance[rows], planes.mask[rows], planes.unit)
+    found = _detect(part, first, threshold)
+    moments = _moments(part, found, first)
+    return _choose(moments, found, part.shape, rng, StarChoiceOptions(width=0.12))
 
 
 def star_residuals(
