@@ -47,7 +47,7 @@ def edge_radius(n: float) -> float:
     return float(4.0 + 4.0 / 3.0 * np.clip(n - 1.0, 0.0, 3.0))
 
 
-def profile(radius: Float64Array, n: float) -> Float64Array:
+def profile(radius: Float64Array, n: float, *, soften: bool = True) -> Float64Array:
     """Surface brightness of the truncated profile, 1 near unit radius.
 
     Parameters
@@ -56,6 +56,8 @@ def profile(radius: Float64Array, n: float) -> Float64Array:
         Where.
     n : float
         Index.
+    soften : bool
+        Soften the core.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def profile(radius: Float64Array, n: float) -> Float64Array:
         The brightness; not normalised.
     """
     b = float(gammaincinv(2.0 * n, 0.5))
-    soft = 4e-4 * np.clip((n - 1.0) / 3.0, 0.0, 1.0)
+    soft = 4e-4 * np.clip((n - 1.0) / 3.0, 0.0, 1.0) if soften else 0.0
     value = np.exp(-b * ((radius**2 + soft) ** (0.5 / n) - 1.0))
     fall = np.clip(radius - edge_radius(n) + 1.0, 0.0, 1.0)
     return np.asarray(value * (1.0 - fall**2) ** 2)
@@ -120,20 +122,13 @@ def _radial_nodes() -> tuple[Float64Array, Float64Array]:
     return (middle[:, None] + half[:, None] * x).ravel(), (half[:, None] * w).ravel()
 
 
-def build_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Transforms of all nodes by numerical integration.
-
-    Returns
-    -------
-    value, slope : (n_node, n_knot) float32
-        Transform and its derivative by K^2.
-    """
-    nodes = np.concatenate(_SEGMENTS)
+def _transforms(light: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Value and slope (n_profile, n_knot) of profiles at the radial nodes (n_node, n_profile)."""
     radius, weight = _radial_nodes()
-    light = np.stack([profile(radius, n) for n in nodes], axis=1) * (weight * radius)[:, None]
+    light = light * (weight * radius)[:, None]
     light /= light.sum(axis=0)
     wave = np.sqrt(knots())
-    value, slope = np.empty((nodes.size, wave.size)), np.empty((nodes.size, wave.size))
+    value, slope = np.empty((2, light.shape[1], wave.size))
     moment = radius[:, None] * light
     for first in range(0, wave.size, 64):
         part = wave[first : first + 64]
@@ -143,7 +138,42 @@ def build_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         safe = np.where(part > 0, part, 1.0)
         slope[:, first : first + 64] = -((j1(phase) @ moment) / (2.0 * safe[:, None])).T
     slope[:, 0] = -0.25 * (radius[:, None] ** 2 * light).sum(axis=0)
+    return value, slope
+
+
+def build_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Transforms of all nodes by numerical integration.
+
+    Returns
+    -------
+    value, slope : (n_node, n_knot) float32
+        Transform and its derivative by K^2.
+    """
+    nodes = np.concatenate(_SEGMENTS)
+    radius, _ = _radial_nodes()
+    value, slope = _transforms(np.stack([profile(radius, n) for n in nodes], axis=1))
     return value.astype(np.float32), slope.astype(np.float32)
+
+
+def transform(n: float, *, soften: bool = True) -> Float64Array:
+    """Transform of one profile by numerical integration, in the form of `SersicTable.at`.
+
+    Parameters
+    ----------
+    n : float
+        Index.
+    soften : bool
+        Soften the core.
+
+    Returns
+    -------
+    (n_knot, 4) float64
+        Value and slope; the derivatives by n are zero.
+    """
+    radius, _ = _radial_nodes()
+    value, slope = _transforms(profile(radius, n, soften=soften)[:, None])
+    nothing = np.zeros_like(value[0])
+    return np.stack([value[0], slope[0], nothing, nothing], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

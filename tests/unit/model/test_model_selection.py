@@ -1,0 +1,38 @@
+"""The rules by which a source gets its model."""
+
+from __future__ import annotations
+
+import pytest
+
+from skymill.model.model_selection import select_model, try_galaxies
+from skymill.model.sources import SourceType as T
+
+
+@pytest.mark.parametrize(
+    ("won", "expected"),
+    [
+        ({}, None),
+        ({T.PSF: 26.9}, None),  # 26.9 - 2 < 25
+        ({T.PSF: 27.0}, T.PSF),
+        ({T.PSF: 100.0, T.REX: 101.0}, T.PSF),  # one parameter, and 1 %
+        ({T.PSF: 100.0, T.REX: 101.1}, T.REX),
+        ({T.PSF: 1000.0, T.REX: 1009.0}, T.PSF),  # less than 1 % of the point source
+        ({T.PSF: 1000.0, T.REX: 1011.0}, T.REX),
+        ({T.PSF: 100.0, T.REX: 150.0, T.EXP: 161.0, T.DEV: 155.0}, T.REX),  # less than 12
+        ({T.PSF: 100.0, T.REX: 150.0, T.EXP: 163.0, T.DEV: 155.0}, T.EXP),
+        ({T.PSF: 100.0, T.REX: 150.0, T.EXP: 163.0, T.DEV: 164.0}, T.DEV),
+        ({T.PSF: 1e4, T.REX: 2e4, T.EXP: 20099.0}, T.REX),  # less than 1 % of the point source
+        ({T.PSF: 100.0, T.REX: 150.0, T.EXP: 163.0, T.DEV: 155.0, T.SER: 187.9}, T.EXP),
+        ({T.PSF: 100.0, T.REX: 150.0, T.EXP: 163.0, T.DEV: 155.0, T.SER: 188.1}, T.SER),
+        # SER counts only where EXP or DEV has won already.
+        ({T.PSF: 100.0, T.REX: 150.0, T.EXP: 160.0, T.DEV: 155.0, T.SER: 900.0}, T.REX),
+    ],
+)
+def test_rules(won, expected):
+    assert select_model(won) == expected
+
+
+def test_when_galaxies_are_tried():
+    assert not try_galaxies({T.PSF: 100.0, T.REX: 101.0})
+    assert try_galaxies({T.PSF: 100.0, T.REX: 101.1})
+    assert try_galaxies({T.PSF: 401.0, T.REX: 390.0})
