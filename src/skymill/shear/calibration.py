@@ -55,7 +55,7 @@ class CalibrateShearOptions:
     )
     bias_offset: float = option(0.0, "responsivity: multiplicative bias m without noise")
     bias_noise: float = option(
-        -0.9, "responsivity: m added for each unit of sigma_e^2, the noise bias; 0 for none"
+        0.0, "responsivity: m added for each unit of sigma_e^2, the noise bias; 0 for none"
     )
 
     def __post_init__(self) -> None:
