@@ -43,6 +43,8 @@ SCRIPT
 chmod +x scripts/zeropoints.sh
 export ZPTS=$WORK/zpts
 skymill queue load "zpts-$NAME" decam_images.txt
+skymill queue recover "zpts-$NAME"     # after a killed run; does nothing the first time
+skymill queue retry "zpts-$NAME"       # after a failure
 skymill queue launch "zpts-$NAME" "$WORKERS" --cores-per-worker 1 --walltime 04:00:00 \
     --script "$WORK/scripts/zeropoints.sh"
 skymill queue list

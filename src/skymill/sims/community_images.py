@@ -191,6 +191,15 @@ def _bad_pixels(ccd: CcdFacts, window: Window) -> BoolArray:
     return bad
 
 
+def _interpolate(image: Float32Array, holes: BoolArray) -> None:
+    """Fill holes along the rows, as the pipeline does with bad pixels and bleed trails."""
+    columns = np.arange(image.shape[1])
+    for j in np.flatnonzero(holes.any(axis=1)):
+        row = holes[j]
+        if not row.all():
+            image[j, row] = np.interp(columns[row], columns[~row], image[j, ~row])
+
+
 def _detect(
     electrons: Float32Array, ccd: CcdFacts, well: float, pointing: Pointing, window: Window,
     options: ReleasePatchOptions,
@@ -220,7 +229,6 @@ def _detect(
     quality[near_full] = DQ["bleed"]
     quality[saturated] = DQ["saturated"]
     bad = _bad_pixels(ccd, window)
-    electrons[bad] = 0.3 * electrons[bad]
     quality[bad] = DQ["bad"]
     record["n_saturated"] = int(full.sum())
     record["n_bad"] = int(bad.sum())
@@ -274,6 +282,7 @@ def expose_ccd(
     electrons, quality, record = _detect(image, ccd, well, pointing, window, options)
     rng = np.random.default_rng([pointing.seed, ccd.number, 1])
     electrons += np.float32(read_noise) * rng.standard_normal(electrons.shape, dtype=np.float32)
+    _interpolate(electrons, (quality == DQ["bad"]) | (quality == DQ["bleed"]))
     variance = np.maximum(electrons, 0.0) + np.float32(read_noise**2)
     weight = np.where(quality == 0, np.float32(gain**2) / variance, np.float32(0.0))
     seen = _seen(rows, drawn, sharpness, quality, gain)
