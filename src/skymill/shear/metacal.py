@@ -124,7 +124,8 @@ def _pad(images: Float32Array, n: int, correction: Float64Array) -> Float32Array
     out = np.zeros((len(images), n, n), np.float32)
     index = (np.arange(size) - half) % n
     out[:, index[:, None], index[None, :]] = images
-    return out / (correction[:, None] * correction[None, :]).astype(np.float32)
+    out /= (correction[:, None] * correction[None, :]).astype(np.float32)
+    return out
 
 
 def metacal(

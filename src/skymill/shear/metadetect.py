@@ -244,7 +244,7 @@ def _measure(
 
 
 def select_for_shear(table: Table, options: MetadetectOptions | None = None) -> NDArray[np.bool_]:
-    """Which sources count, (n,) bool; the same cut for every version of the catalogue.
+    """Which sources count; the same cut for every version of the catalogue.
 
     Parameters
     ----------
@@ -252,6 +252,11 @@ def select_for_shear(table: Table, options: MetadetectOptions | None = None) -> 
         One of the catalogues of `metadetect_cell`.
     options : MetadetectOptions, optional
         The cuts.
+
+    Returns
+    -------
+    (n,) bool
+        True for sources that enter the mean shape.
     """
     options = options or MetadetectOptions()
     return np.asarray(
