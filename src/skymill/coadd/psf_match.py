@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ Float64Array = NDArray[np.float64]
 
 _GRID = 96  # pixels of the Fourier grid of kernels: stamps and kernels fit without wrapping
 _TILE = 256  # pixels of the Fourier grid of image tiles
+_GROUP = 2  # tiles along each side of a square that shares a kernel
+_BLOCK = 4  # pixels of the blocks in which the variance is smoothed
+_BLOCKS_AROUND = 5  # blocks along each side of the square whose mean a block takes
 _SIGMA_TO_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
@@ -159,7 +163,7 @@ def match_psf(
     Returns
     -------
     Warp
-        Of the common PSF. The kernel is constant within tiles of about 200 pixels. The variance
+        Of the common PSF. The kernel is constant within squares of about 400 pixels. The variance
         is that of one pixel; pixels whose kernel weighs unusable pixels by more than
         ``max_filled`` have NO_DATA.
 
@@ -170,6 +174,7 @@ def match_psf(
     """
     half = options.matchingKernelSize // 2
     tiles = _tile_stamps(warp, max(1, (_TILE - 2 * half) // warp.psf.cell))
+    kernels = _kernels(tiles, model, options)
     planes = warp.planes
     bad = is_set(planes.mask, UNUSABLE)
     ny, nx = planes.shape
@@ -181,27 +186,41 @@ def match_psf(
     clean = np.where(np.isfinite(planes.image), planes.image, 0)
     source = np.pad(clean, half, mode="symmetric").astype(np.complex64)
     source.imag = np.pad(bad, half, mode="symmetric")
-    for y0, y1, x0, x1, stamp in tiles:
-        kernel = (
-            matching_kernels(stamp[None], model=model, options=options)[0][0]
-            if stamp is not None
-            else None
-        )
-        rows, columns = slice(y0, y1), slice(x0, x1)
-        if kernel is None:
+    for tile in tiles:
+        rows, columns = slice(tile.y0, tile.y1), slice(tile.x0, tile.x1)
+        if tile.stamp is None:
             image[rows, columns], filled[rows, columns] = 0.0, 1.0
             continue
+        spectrum_of_kernel, squared = kernels[tile.group]
         block = np.zeros((_TILE, _TILE), np.complex64)
-        part = source[y0 : y1 + 2 * half, x0 : x1 + 2 * half]
+        part = source[tile.y0 : tile.y1 + 2 * half, tile.x0 : tile.x1 + 2 * half]
         block[: part.shape[0], : part.shape[1]] = part
         spectrum = fft.fft2(block, overwrite_x=True)
-        spectrum *= fft.fft2(_embed(kernel, _TILE))
+        spectrum *= spectrum_of_kernel
         result = fft.ifft2(spectrum, overwrite_x=True)
-        inner = slice(half, half + y1 - y0), slice(half, half + x1 - x0)
+        inner = slice(half, half + tile.y1 - tile.y0), slice(half, half + tile.x1 - tile.x0)
         image[rows, columns] = result.real[inner]
         filled[rows, columns] = result.imag[inner]
-        power[rows, columns] = np.sum(kernel.astype(np.float64) ** 2)
+        power[rows, columns] = squared
     return _finish(warp, image, filled, power, bad, model, options)
+
+
+def _kernels(
+    tiles: list[_Tile], model: ModelPsfOptions, options: MatchOptions
+) -> dict[tuple[int, int], tuple[NDArray[np.complex64], float]]:
+    """For each group of tiles the spectrum of its kernel and the sum of the squared weights."""
+    members: dict[tuple[int, int], list[Float32Array]] = {}
+    for tile in tiles:
+        if tile.stamp is not None:
+            members.setdefault(tile.group, []).append(tile.stamp)
+    if not members:
+        return {}
+    stamps = np.stack([np.mean(found, axis=0) for found in members.values()])
+    kernels, _ = matching_kernels(stamps, model=model, options=options)
+    return {
+        group: (fft.fft2(_embed(kernel, _TILE)), float(np.sum(kernel.astype(np.float64) ** 2)))
+        for group, kernel in zip(members, kernels, strict=True)
+    }
 
 
 def _finish(
@@ -213,9 +232,7 @@ def _finish(
     model: ModelPsfOptions,
     options: MatchOptions,
 ) -> Warp:
-    known = np.where(bad, 0, warp.planes.variance).astype(np.float32)
-    share = uniform_filter((~bad).astype(np.float32), 15, mode="constant")
-    smooth = uniform_filter(known, 15, mode="constant") / np.maximum(share, 1e-3)
+    smooth = _smooth_variance(warp.planes.variance, bad)
     void = (np.abs(filled) > options.max_filled) | (smooth <= 0)
     mask = warp.planes.mask & ~np.int32(int(UNUSABLE))
     mask[void] |= int(MaskPlane.NO_DATA)
@@ -238,8 +255,34 @@ def _finish(
     )
 
 
-def _tile_stamps(warp: Warp, per_tile: int) -> list[tuple[int, int, int, int, Float32Array | None]]:
-    """Tiles of whole cells: y0, y1, x0, x1 in the warp, and the mean PSF of their cells."""
+def _smooth_variance(variance: Float32Array, bad: NDArray[np.bool_]) -> Float32Array:
+    """Mean variance of the usable pixels around each block of 4 pixels."""
+    ny, nx = variance.shape
+    rows, columns = np.arange(0, ny, _BLOCK), np.arange(0, nx, _BLOCK)
+
+    def sums(values: Float32Array) -> Float32Array:
+        blocks = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+        return np.asarray(uniform_filter(blocks, _BLOCKS_AROUND, mode="constant"))
+
+    total = sums(np.where(bad, np.float32(0.0), variance))
+    number = sums((~bad).astype(np.float32))
+    mean = total / np.maximum(number, np.float32(1e-3))
+    whole = np.repeat(np.repeat(mean, _BLOCK, axis=0)[:ny], _BLOCK, axis=1)[:, :nx]
+    return np.asarray(whole, np.float32)
+
+
+class _Tile(NamedTuple):
+    """Whole cells of a warp: their pixels, their mean PSF, and the tiles that share a kernel."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+    group: tuple[int, int]
+    stamp: Float32Array | None
+
+
+def _tile_stamps(warp: Warp, per_tile: int) -> list[_Tile]:
     psf, box = warp.psf, warp.box
     has = np.isfinite(psf.stamps[..., 0, 0])
     if not has.any():
@@ -247,7 +290,7 @@ def _tile_stamps(warp: Warp, per_tile: int) -> list[tuple[int, int, int, int, Fl
     width = per_tile * psf.cell
     dx, dy = box.x0 - int(psf.x0), box.y0 - int(psf.y0)
     ny, nx = box.shape
-    out: list[tuple[int, int, int, int, Float32Array | None]] = []
+    out: list[_Tile] = []
     for row in range(dy // width, (dy + ny - 1) // width + 1):
         for column in range(dx // width, (dx + nx - 1) // width + 1):
             y0, y1 = max(0, row * width - dy), min(ny, (row + 1) * width - dy)
@@ -258,5 +301,5 @@ def _tile_stamps(warp: Warp, per_tile: int) -> list[tuple[int, int, int, int, Fl
             )
             inside = has[cells]
             stamp = psf.stamps[cells][inside].mean(axis=0) if inside.any() else None
-            out.append((y0, y1, x0, x1, stamp))
+            out.append(_Tile(y0, y1, x0, x1, (row // _GROUP, column // _GROUP), stamp))
     return out
