@@ -19,6 +19,7 @@ from skymill.data.errors import DataError
 from skymill.data.geometry import FitsWcs
 from skymill.data.options import check_range, option
 from skymill.model.blob_fitter import BlobFitter
+from skymill.model.blob_result import write_source
 from skymill.model.fit_image import FitImage
 from skymill.model.sources import FitBit, Sources
 
@@ -269,7 +270,7 @@ def _collect(fitter: BlobFitter, blob: Blob) -> BlobFit:
         flux=np.array([s.flux for s in kept]).reshape(len(kept), fitter.n_band),
     )
     for i, source in enumerate(kept):
-        fitter.write(source, sources, i)
+        write_source(fitter, source, sources, i)
     sources.fitbits[[s.origin < 0 for s in kept]] |= int(FitBit.ITERATIVE)
     return BlobFit(
         id=blob.id,

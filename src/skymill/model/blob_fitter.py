@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +12,10 @@ from scipy import ndimage
 
 from skymill.model._blob_kernels import claim_neighbourhoods, flood, symmetrize
 from skymill.model._forward_kernels import add_stamp, cut_stamp
-from skymill.model.blob_images import BlobImage, cut_images, detection_snr
+from skymill.model.blob_images import BlobImage, MovedPsf, cut_images, detection_snr
+from skymill.model.blob_source import FIRST_RADIUS, BlobSource, internal_shape, round_shape
 from skymill.model.fit_image import FitImage
 from skymill.model.forward import (
-    Placement,
     place,
     profile_reach,
     psf_reach,
@@ -24,24 +24,20 @@ from skymill.model.forward import (
 )
 from skymill.model.model_selection import select_model, try_galaxies
 from skymill.model.multi_fit import (
-    EAST,
     INDEX,
     LOG_SIZE,
-    NORTH,
-    SOFT1,
-    SOFT2,
     Limits,
     SourceFit,
     Stamps,
     evaluate_source,
     fit_source,
 )
-from skymill.model.sources import DCHISQ_PLACE, FitBit, Sources, SourceType
+from skymill.model.sources import DCHISQ_PLACE, Sources, SourceType
 
 if TYPE_CHECKING:
     from skymill.model.blob import Blob, FindMore, FitOptions
 
-__all__ = ["BlobFitter", "BlobSource"]
+__all__ = ["BlobFitter"]
 
 BoolArray = NDArray[np.bool_]
 Float64Array = NDArray[np.float64]
@@ -50,116 +46,6 @@ Float64Array = NDArray[np.float64]
 _PRECISION = 0.01
 #: Farthest that a source forced to be a point owns pixels; radius that each source owns [pixel].
 _POINT_REACH, _OWN_RADIUS = 25, 5
-#: First radius of galaxies [arcsec].
-_FIRST_RADIUS = float(np.exp(-1.0))
-_WALKER, _RUNNER = 1.0, 2.5
-
-
-@dataclass(eq=False)
-class BlobSource:
-    """One source while its blob is fitted.
-
-    Parameters
-    ----------
-    origin : int
-        Place in the blob's list; -1 if it was found in the residuals.
-    ra, dec : float [deg]
-        Where it was placed: internal positions are offsets from here.
-    kind : int
-        `SourceType`.
-    parameters : (6,) float64
-        Internal parameters, see `skymill.model.multi_fit`.
-    flux : (n_band,) float64 [nanomaggy]
-        Fluxes.
-    x, y : float [pixel]
-        Place in the blob's box.
-    to_brick : (2, 2) float64 [pixel / arcsec]
-        Local affine map to pixels of the brick.
-    places : list of Placement
-        Where it was placed on each exposure (entry ``row`` of each).
-    row : int
-        See ``places``.
-    psf : list of (n, n) float32
-        PSF on each exposure; None where it is not known.
-    """
-
-    origin: int
-    ra: float
-    dec: float
-    kind: int
-    parameters: Float64Array
-    flux: Float64Array
-    x: float
-    y: float
-    to_brick: Float64Array
-    places: list[Placement]
-    row: int
-    psf: list[NDArray[np.float32] | None]
-    reach: list[Float64Array]
-    fixed_position: bool = False
-    fixed_type: bool = False
-    is_reference: bool = False
-    force_point: bool = False
-    frozen: bool = False
-    is_large_galaxy: bool = False
-    fit_background: bool = False
-    kept: bool = True
-    forced_keep: bool = False
-    at_radius_limit: bool = False
-    at_index_limit: bool = False
-    first_flux: Float64Array = field(default_factory=lambda: np.zeros(0))
-    first_radius: float = 0.0
-    dchisq: Float64Array = field(default_factory=lambda: np.zeros(5))
-    drawn: tuple[Stamps, NDArray[np.float32], Float64Array] | None = None
-    spectra: dict[int, dict[int, NDArray[np.complex128]]] = field(default_factory=dict)
-
-    def sky(self) -> tuple[float, float]:
-        """Right ascension and declination now [deg]."""
-        east, north = float(self.parameters[EAST]), float(self.parameters[NORTH])
-        ra = self.ra + east / 3600.0 / np.cos(np.radians(self.dec))
-        return float(ra % 360.0), self.dec + north / 3600.0
-
-    def pixel(self, east: float, north: float) -> tuple[int, int]:
-        """Pixel of the blob's box at an offset."""
-        x = self.x + self.to_brick[0, 0] * east + self.to_brick[0, 1] * north
-        y = self.y + self.to_brick[1, 0] * east + self.to_brick[1, 1] * north
-        return int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
-
-    def here(self) -> tuple[int, int]:
-        """Pixel of the blob's box now."""
-        return self.pixel(float(self.parameters[EAST]), float(self.parameters[NORTH]))
-
-    def shape_fit(self) -> SourceFit:
-        """Type and shape as a `SourceFit` without data."""
-        empty = np.zeros(0)
-        return SourceFit(
-            kind=self.kind, parameters=self.parameters, flux=self.flux, gain=empty, chi2=0.0,
-            hessian=empty, mixed=empty, gradient=empty, planes=empty.astype(np.float32),
-        )  # fmt: skip
-
-
-def internal_shape(radius: float, e1: float, e2: float, sersic: float) -> Float64Array:
-    """Internal parameters at rest for a shape of the catalogue.
-
-    Parameters
-    ----------
-    radius : float [arcsec]
-        Half-light radius of the major axis.
-    e1, e2 : float
-        Ellipticity.
-    sersic : float
-        Index.
-
-    Returns
-    -------
-    (6,) float64
-        See `skymill.model.multi_fit`.
-    """
-    e = min(float(np.hypot(e1, e2)), 0.98)
-    soft = -np.log1p(-e)
-    ratio = soft / e if e > 0 else 0.0
-    size = np.log(max(radius, 0.01) / (1.0 + e))
-    return np.array([0.0, 0.0, size, e1 * ratio, e2 * ratio, sersic if sersic > 0 else 1.0])
 
 
 class BlobFitter:
@@ -189,6 +75,9 @@ class BlobFitter:
                      "is_large_galaxy", "fit_background"):  # fmt: skip
             for source in self.sources:
                 setattr(source, name, bool(getattr(blob, name)[source.origin]))
+        for source in self.sources:
+            if source.is_large_galaxy:
+                source.fit_background = source.force_point = False
         self.owner = np.full(self.mask.shape, -1, np.int32)
 
     def _create(self, table: Sources, origins: list[int]) -> list[BlobSource]:
@@ -215,7 +104,7 @@ class BlobFitter:
                 dec=float(table.dec[i]),
                 kind=int(table.kind[i]),
                 parameters=internal_shape(
-                    float(table.radius[i]) if table.kind[i] else _FIRST_RADIUS,
+                    float(table.radius[i]) if table.kind[i] else FIRST_RADIUS,
                     float(table.e1[i]),
                     float(table.e2[i]),
                     float(table.sersic[i]),
@@ -341,6 +230,13 @@ class BlobFitter:
         source.drawn = (stamps, fit.planes, source.flux.copy())
         self._add(source, -1.0)
         return fit
+
+    def stamps_alone(self, source: BlobSource) -> Stamps:
+        """Pixels of the whole blob about a source, with all others subtracted."""
+        self._add(source, +1.0)
+        stamps = self._stamps(source, self._width(source, source.kind, source.parameters), None)
+        self._add(source, -1.0)
+        return stamps
 
     # --- One source -------------------------------------------------------------------------
 
@@ -531,11 +427,12 @@ class BlobFitter:
 
         here = source.parameters.copy()
         if not source.is_large_galaxy:
-            here[LOG_SIZE], here[SOFT1:] = np.log(_FIRST_RADIUS), 0.0
+            here = round_shape(here)
+            here[LOG_SIZE] = np.log(FIRST_RADIUS)
         point_only = source.force_point or (source.fixed_type and not source.is_large_galaxy)
         attempt(SourceType.PSF, here)
         if not point_only or source.is_large_galaxy:
-            attempt(SourceType.REX, here)
+            attempt(SourceType.REX, round_shape(here))
             if source.is_large_galaxy or try_galaxies(won):
                 attempt(SourceType.DEV, here)
                 attempt(SourceType.EXP, here)
@@ -619,133 +516,7 @@ class BlobFitter:
             inverse_error=np.sqrt(part.weight).astype(np.float32),
             quality=np.ascontiguousarray(part.source.quality[box]),
             wcs=part.source.wcs.shifted(dx=part.x0, dy=part.y0),
-            psf=_MovedPsf(part.source.psf, part.x0, part.y0),
+            psf=MovedPsf(part.source.psf, part.x0, part.y0),
             x0=part.source.x0 + part.x0,
             y0=part.source.y0 + part.y0,
         )
-
-    # --- Result -------------------------------------------------------------------------------
-
-    def write(self, source: BlobSource, table: Sources, i: int) -> None:
-        """Put a source with its errors into a row of a table.
-
-        Parameters
-        ----------
-        source : BlobSource
-            A source of this blob.
-        table : Sources
-            Columns.
-        i : int
-            Row.
-        """
-        shape = source.shape_fit()
-        table.kind[i] = source.kind
-        table.radius[i], table.e1[i], table.e2[i] = shape.shape
-        table.sersic[i] = shape.sersic
-        table.dchisq[i] = source.dchisq
-        if source.origin >= 0:
-            first = self.blob.sources
-            table.pm_ra[i], table.pm_dec[i] = (
-                first.pm_ra[source.origin],
-                first.pm_dec[source.origin],
-            )
-            table.epoch[i] = first.epoch[source.origin]
-        table.fitbits[i] |= self._bits(source)
-        if not (source.forced_keep or source.frozen):
-            self._write_errors(source, table, i)
-
-    def _bits(self, source: BlobSource) -> int:
-        moved = float(np.hypot(source.parameters[EAST], source.parameters[NORTH]))
-        bits = FitBit(0)
-        for flag, bit in (
-            (source.force_point, FitBit.FORCED_POINTSOURCE),
-            (source.fit_background, FitBit.FIT_BACKGROUND),
-            (source.at_radius_limit, FitBit.HIT_RADIUS_LIMIT),
-            (source.at_index_limit, FitBit.HIT_SERSIC_LIMIT),
-            (source.frozen, FitBit.FROZEN),
-            (moved > _WALKER, FitBit.WALKER),
-            (moved > _RUNNER, FitBit.RUNNER),
-        ):
-            if flag:
-                bits |= bit
-        return int(bits)
-
-    def _write_errors(self, source: BlobSource, table: Sources, i: int) -> None:
-        """Inverse variances from the normal equations on all pixels of the blob."""
-        self._add(source, +1.0)
-        size = self._width(source, source.kind, source.parameters)
-        stamps = self._stamps(source, size, None)
-        self._add(source, -1.0)
-        if stamps.image.size == 0:
-            return
-        fit = evaluate_source(stamps, source.kind, source.parameters, self.n_band)
-        # The errors of the shape belong to the fluxes of the catalogue.
-        fit.at_radius_limit, fit.at_index_limit = source.at_radius_limit, source.at_index_limit
-        covariance, index = fit.covariance(fixed_position=source.fixed_position)
-        variance = np.zeros(6 + self.n_band)
-        variance[index] = np.diag(covariance)
-        inverse = np.where(variance > 0, 1.0 / np.where(variance > 0, variance, 1.0), 0.0)
-        table.ra_ivar[i], table.dec_ivar[i] = inverse[EAST] * 3600.0**2, inverse[NORTH] * 3600.0**2
-        table.flux_ivar[i] = inverse[6:]
-        table.sersic_ivar[i] = inverse[INDEX]
-        self._write_shape_errors(fit, covariance, index, table, i)
-
-    def _write_shape_errors(
-        self,
-        fit: SourceFit,
-        covariance: Float64Array,
-        index: NDArray[np.int64],
-        table: Sources,
-        i: int,
-    ) -> None:
-        """Errors of radius and ellipticity from those of the internal parameters."""
-        if LOG_SIZE not in index:
-            return
-        place_of = {int(p): k for k, p in enumerate(index)}
-        columns = [p for p in (LOG_SIZE, SOFT1, SOFT2) if p in place_of]
-        slope = np.zeros((3, len(columns)))
-        for k, p in enumerate(columns):
-            moved = []
-            for step in (-1e-4, 1e-4):
-                shifted = fit.parameters.copy()
-                shifted[p] += step
-                moved.append(np.array(replace(fit, parameters=shifted).shape))
-            slope[:, k] = (moved[1] - moved[0]) / 2e-4
-        chosen = [place_of[p] for p in columns]
-        part = slope @ covariance[np.ix_(chosen, chosen)] @ slope.T
-        variance = np.diag(part)
-        inverse = np.where(variance > 0, 1.0 / np.where(variance > 0, variance, 1.0), 0.0)
-        table.radius_ivar[i], table.e1_ivar[i], table.e2_ivar[i] = inverse
-
-
-@dataclass(frozen=True, eq=False)
-class _MovedPsf:
-    """The PSF of an image in pixels of its cut-out."""
-
-    psf: object
-    x0: float
-    y0: float
-
-    @property
-    def stamp_size(self) -> int:
-        """Natural width of a stamp [pixel]."""
-        return int(self.psf.stamp_size)  # type: ignore[attr-defined]
-
-    def draw(
-        self,
-        *,
-        x: Float64Array,
-        y: Float64Array,
-        size: int | None = None,
-        offset_x: Float64Array | None = None,
-        offset_y: Float64Array | None = None,
-    ) -> NDArray[np.float32]:
-        """Draw the PSF at many positions; see `skymill.data.protocols.Psf.draw`."""
-        drawn: NDArray[np.float32] = self.psf.draw(  # type: ignore[attr-defined]
-            x=np.asarray(x) + self.x0,
-            y=np.asarray(y) + self.y0,
-            size=size,
-            offset_x=offset_x,
-            offset_y=offset_y,
-        )
-        return drawn

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from skymill.data.geometry import FitsWcs
 from skymill.model.fit_image import FitImage
 
-__all__ = ["BlobImage", "cut_images", "detection_snr"]
+__all__ = ["BlobImage", "MovedPsf", "cut_images", "detection_snr"]
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -251,3 +251,36 @@ def detection_snr(
     return np.asarray(
         np.where(weight > 0, signal / np.sqrt(np.where(weight > 0, weight, 1.0)), 0.0)
     )
+
+
+@dataclass(frozen=True, eq=False)
+class MovedPsf:
+    """The PSF of an image in pixels of its cut-out."""
+
+    psf: object
+    x0: float
+    y0: float
+
+    @property
+    def stamp_size(self) -> int:
+        """Natural width of a stamp [pixel]."""
+        return int(self.psf.stamp_size)  # type: ignore[attr-defined]
+
+    def draw(
+        self,
+        *,
+        x: Float64Array,
+        y: Float64Array,
+        size: int | None = None,
+        offset_x: Float64Array | None = None,
+        offset_y: Float64Array | None = None,
+    ) -> NDArray[np.float32]:
+        """Draw the PSF at many positions; see `skymill.data.protocols.Psf.draw`."""
+        drawn: NDArray[np.float32] = self.psf.draw(  # type: ignore[attr-defined]
+            x=np.asarray(x) + self.x0,
+            y=np.asarray(y) + self.y0,
+            size=size,
+            offset_x=offset_x,
+            offset_y=offset_y,
+        )
+        return drawn

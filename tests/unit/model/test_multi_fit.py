@@ -7,7 +7,8 @@ import pytest
 from release_scenes import BANDS, galaxy, make_blob, make_scene, make_visits
 
 from skymill.model.blob import FitOptions
-from skymill.model.blob_fitter import BlobFitter, internal_shape
+from skymill.model.blob_fitter import BlobFitter
+from skymill.model.blob_source import internal_shape
 from skymill.model.multi_fit import N_PARAMETER, Limits, evaluate_source, fit_source
 from skymill.model.sources import SourceType
 
