@@ -25,6 +25,7 @@ if [ -z "${LEGACY_SURVEY_DIR:-}" ]; then
     "$PYTHON" "$HERE/make_patch.py" "$WORK/patch" --size "$SIZE" --processes "$WORKERS"
     export LEGACY_SURVEY_DIR=$WORK/patch/survey
     ZOOMS=$WORK/patch/zooms.txt        # only this part of each brick has images
+    CUTS=${CUTS:---nmatch 5}           # its small CCDs have fewer than 20 photometric stars
 fi
 REGION=${REGION:---min-ra 150.0 --max-ra 150.5 --min-dec 1.9 --max-dec 2.4}
 RELEASE=$WORK/release
@@ -55,7 +56,8 @@ find "$WORK/zpts" -name '*-annotated.fits' | sort > done_annotated.txt
 skymill release merge-zeropoints --file-list done_zpt.txt --cut-expnum --outname merged_zpt.fits
 skymill release merge-zeropoints --file-list done_annotated.txt --cut-expnum \
     --outname "ccds-annotated-$NAME.fits"
-skymill release survey-ccds --ccds merged_zpt.fits \
+# shellcheck disable=SC2086
+skymill release survey-ccds --ccds merged_zpt.fits ${CUTS:-} \
     --outname "$LEGACY_SURVEY_DIR/survey-ccds-$NAME.fits.gz"
 skymill release merge-calibs --ccds "$LEGACY_SURVEY_DIR/survey-ccds-$NAME.fits.gz" --continue
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from release_grades import grade, report, robust_width
 from skymill.model.forward import render
 from skymill.model.sources import Sources, SourceType
 from skymill.release.brick.grid import named_grid
 from skymill.release.brick.images import read_images
 from skymill.release.brick.options import BrickOptions
+from skymill.release.brick.run_brick import run_brick
 from skymill.release.survey.survey_dir import SurveyDir
 from skymill.sims.community import (
     patch_preset,
@@ -68,3 +70,48 @@ def test_the_true_sources_explain_the_pixels(tiny):
         # The second order of the PSF's polynomial and the smooth edges of the profiles.
         assert 0.92 < width < 1.12
         assert abs(np.median(chi[bright])) < 0.2
+
+
+@pytest.fixture(scope="module")
+def grades(tmp_path_factory):
+    """Catalogues of four bricks of more than 1000 pixels, six exposures in each band."""
+    root = tmp_path_factory.mktemp("small")
+    patch = simulate_release_patch(root, patch_preset("small"), processes=2)
+    for brick in patch.bricks:
+        run_brick(
+            BrickOptions(
+                survey_dir=str(patch.survey), out_dir=str(root / "out"), brick=brick.name,
+                zoom=brick.zoom, threads=2, ebv=0.0,
+            )
+        )  # fmt: skip
+    found = grade(root, root / "out", patch.bricks)
+    (root / "grades.txt").write_text(report(found))
+    return found
+
+
+@pytest.mark.slow
+def test_bricks_are_complete_at_signal_to_noise_8(grades):
+    share, number = grades.completeness(8.0)
+    assert number > 500
+    assert share >= 0.95, report(grades)
+    # The faintest of them alone; 0.03 is the error of a share of 0.9 of 100 sources.
+    share, number = grades.completeness(8.0, 10.0)
+    assert number > 50
+    assert share >= 0.90, report(grades)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("band", ["g", "r", "z"])
+def test_flux_errors_are_honest(grades, band):
+    stars, galaxies = (grades.pulls(band, kind) for kind in ("star", "galaxy"))
+    assert stars.size > 100
+    assert galaxies.size > 200
+    assert 0.9 <= robust_width(stars) <= 1.2, report(grades)
+    assert 0.9 <= robust_width(galaxies) <= 1.4, report(grades)
+
+
+@pytest.mark.slow
+def test_stars_are_told_from_galaxies(grades):
+    share, number = grades.classified(20.0)
+    assert number > 300
+    assert share >= 0.95, report(grades)
