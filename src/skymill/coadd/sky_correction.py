@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from skymill.coadd._sky_kernels import sum_bins
 from skymill.data.errors import NoDataError
 from skymill.data.images import PixelPlanes
-from skymill.data.masks import UNUSABLE, MaskPlane, is_set
+from skymill.data.masks import UNUSABLE, MaskPlane
 from skymill.data.options import check_range, option
 from skymill.measure.background import Background, BackgroundList
 
@@ -106,17 +107,9 @@ def _edges(n: int, width: int) -> NDArray[np.int64]:
     return np.round(np.linspace(0, n, count + 1)).astype(np.int64)[:-1]
 
 
-def _sums(
-    values: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> Float64Array:
-    partial = np.add.reduceat(values, columns, axis=1, dtype=np.float64)
-    return np.asarray(np.add.reduceat(partial, rows, axis=0))
-
-
-def _upsample(flags: NDArray[np.bool_], shape: tuple[int, int], width: int) -> NDArray[np.bool_]:
-    rows = np.searchsorted(_edges(shape[0], width), np.arange(shape[0]), side="right") - 1
-    columns = np.searchsorted(_edges(shape[1], width), np.arange(shape[1]), side="right") - 1
-    return flags[np.ix_(rows, columns)]
+def _bins(n: int, width: int) -> NDArray[np.int64]:
+    """Number of the box of each of n pixels."""
+    return np.asarray(np.searchsorted(_edges(n, width), np.arange(n), side="right") - 1, np.int64)
 
 
 def sample_sky(
@@ -144,20 +137,35 @@ def sample_sky(
         pixels.
     """
     shape = planes.shape
-    image = planes.image if background is None else planes.image + background
-    good = ~is_set(planes.mask, _NOT_SKY) & np.isfinite(image)
-    rows, columns = _edges(shape[0], options.block), _edges(shape[1], options.block)
-    number = _sums(good, rows, columns)
+    blocks = _bins(shape[0], options.block), _bins(shape[1], options.block)
+    boxes = _bins(shape[0], options.binning), _bins(shape[1], options.binning)
+    nothing = np.zeros((0, 0), bool)
+
+    def sums(rows: Any, columns: Any, skip: NDArray[np.bool_]) -> tuple[Float64Array, Float64Array]:
+        total = np.zeros((rows[-1] + 1, columns[-1] + 1))
+        number = np.zeros_like(total)
+        sum_bins(
+            planes.image,
+            np.zeros((0, 0), np.float32) if background is None else background,
+            planes.mask,
+            np.int32(int(_NOT_SKY)),
+            rows,
+            columns,
+            skip,
+            *blocks,
+            total,
+            number,
+        )
+        return total, number
+
+    total, number = sums(*blocks, nothing)
     with np.errstate(invalid="ignore", divide="ignore"):
-        level = _sums(np.where(good, image, 0), rows, columns) / number
+        level = total / number
     level[number < 0.25 * options.block**2] = np.nan
-    objects = _outskirts(level, options)
-    good &= ~_upsample(objects, shape, options.block)
-    rows, columns = _edges(shape[0], options.binning), _edges(shape[1], options.binning)
-    number = _sums(good, rows, columns)
-    area = _sums(np.ones(shape, np.float32), rows, columns)
+    total, number = sums(*boxes, _outskirts(level, options))
+    area = np.outer(np.bincount(boxes[0]), np.bincount(boxes[1]))
     with np.errstate(invalid="ignore", divide="ignore"):
-        sky = _sums(np.where(good, image, 0), rows, columns) / number
+        sky = total / number
     sky[number == 0] = np.nan
     return SkySample(level=sky, fraction=number / area, shape=shape, binning=options.binning)
 
