@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,7 @@ from skymill.sims.detector import (
     defect_boxes,
     linearity_correction,
 )
-
-if TYPE_CHECKING:
-    from skymill.sims.camera import InstrumentOptions, Pointing
+from skymill.sims.exposure import InstrumentOptions, Pointing
 
 __all__ = [
     "add_fringes",

@@ -133,36 +133,20 @@ def best_time(ra: float, night_mjd: int) -> float:
     return best
 
 
-def _set(header: fits.Header, cards: list[tuple[str, object, str]]) -> None:
+_Card = tuple[str, object, str]
+
+
+def _set(header: fits.Header, cards: list[_Card]) -> None:
     for key, value, comment in cards:
         header[key] = (value, comment)
 
 
-def primary_header(head: ExposureHead, n_extensions: int) -> fits.Header:
-    """The primary header of a raw file.
-
-    Parameters
-    ----------
-    head : ExposureHead
-        The exposure.
-    n_extensions : int
-        Number of CCDs in the file.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        Cards of the primary HDU.
-    """
+def _identity_cards(head: ExposureHead, n_extensions: int) -> list[_Card]:
+    """File, place, time and kind of the exposure."""
     time = Time(head.mjd, format="mjd", scale="utc", precision=6)
-    end = Time(head.mjd + (head.exposure_time + 31.0) / 86400.0, format="mjd", precision=0)
     stamp = time.isot.replace("-", "").replace(":", "")[:15].lower()
-    night = Time(np.floor(head.mjd - 0.6), format="mjd").isot[:10]
-    ra, dec = _sexagesimal(head.ra % 360.0, head.dec)
-    zd, azimuth, hour_angle = zenith_distance(head.ra, head.dec, head.mjd)
-    science = head.kind == "object"
     name = f"DECam_{head.number:08d}.fits"
-    header = fits.Header()
-    _set(header, [
+    return [
         ("NEXTEND", n_extensions, "Number of extensions"),
         ("PROCTYPE", "RAW", "Data processing level"),
         ("PRODTYPE", "image", "Data product type"),
@@ -193,6 +177,14 @@ def primary_header(head: ExposureHead, n_extensions: int) -> fits.Header:
         ("PROPOSER", "skymill", "Proposal Principle Investigator"),
         ("DTPI", "skymill", "Principal Investigator"),
         ("PROPID", "2019A-0000", "Proposal ID"),
+    ]  # fmt: skip
+
+
+def _sequence_cards(head: ExposureHead) -> list[_Card]:
+    """Sequence, devices in use, filter."""
+    science = head.kind == "object"
+    night = Time(np.floor(head.mjd - 0.6), format="mjd").isot[:10]
+    return [
         ("EXCLUDED", "", "DECam components not used for this frame"),
         ("SEQID", f"{head.sequence_length} exposures", "Sequence name"),
         ("SEQNUM", head.sequence, "Number of image in sequence"),
@@ -205,6 +197,14 @@ def primary_header(head: ExposureHead, n_extensions: int) -> fits.Header:
         ("FILTPOS", f"cassette_{_SLOT[head.band]}", "Filter position in FCM"),
         ("INSTANCE", f"DECam_{night.replace('-', '')}", "SISPI instance name"),
         ("ERRORS", "None", "SISPI readout errors"),
+    ]  # fmt: skip
+
+
+def _telescope_cards(head: ExposureHead) -> list[_Card]:
+    """Pointing, focus, weather."""
+    science = head.kind == "object"
+    ra, dec = _sexagesimal(head.ra % 360.0, head.dec)
+    return [
         ("TELEQUIN", 2000.0, "Equinox of telescope coordinates"),
         ("TELSTAT", "Track" if science else "Stop", "Telescope tracking status"),
         ("RA", ra, "[HH:MM:SS] Target RA"),
@@ -219,6 +219,16 @@ def primary_header(head: ExposureHead, n_extensions: int) -> fits.Header:
         ("PRESSURE", 779.0, "[Torr] Barometric pressure (outside)"),
         ("DIMMSEE", round(head.seeing, 3), "[arcsec] DIMM Seeing"),
         ("OUTTEMP", 11.9, "[deg C] Outside temperature"),
+    ]  # fmt: skip
+
+
+def _archive_cards(head: ExposureHead) -> list[_Card]:
+    """Versions of the software, and the place in the archive."""
+    time = Time(head.mjd, format="mjd", scale="utc", precision=6)
+    stamp = time.isot.replace("-", "").replace(":", "")[:15].lower()
+    night = Time(np.floor(head.mjd - 0.6), format="mjd").isot[:10]
+    end = Time(head.mjd + (head.exposure_time + 31.0) / 86400.0, format="mjd", precision=0)
+    return [
         ("MULTIEXP", False, "Frame contains multiple exposures if true"),
         ("LUTVER", "working-trunk", "Hexapod Lookup Table version"),
         ("SISPIVER", "trunk", "SISPI software version"),
@@ -234,16 +244,44 @@ def primary_header(head: ExposureHead, n_extensions: int) -> fits.Header:
         ("DTPROPID", "2019A-0000", "observing proposal ID"),
         ("DTCOPYRI", "AURA", "copyright holder of data"),
         ("DTNSANAM", f"c4d_{stamp[2:8]}_{stamp[9:]}_ori.fits", "file name in NOAO Science Archive"),
+    ]  # fmt: skip
+
+
+def _pointing_cards(head: ExposureHead) -> list[_Card]:
+    """Where the telescope looked, seen from the ground."""
+    zd, azimuth, hour_angle = zenith_distance(head.ra, head.dec, head.mjd)
+    sign = "-" if hour_angle < 0 else ""
+    text = Angle(abs(hour_angle), "deg").to_string(unit="hour", sep=":", precision=3, pad=True)
+    return [
+        ("HA", f"{sign}{text}", "[HH:MM:SS] Telescope hour angle"),
+        ("ZD", round(zd, 2), "[deg] Telescope zenith distance"),
+        ("AZ", round(azimuth, 2), "[deg] Telescope azimuth angle"),
+        ("AIRMASS", round(head.airmass or 1.0, 2), "Airmass"),
+    ]
+
+
+def primary_header(head: ExposureHead, n_extensions: int) -> fits.Header:
+    """The primary header of a raw file.
+
+    Parameters
+    ----------
+    head : ExposureHead
+        The exposure.
+    n_extensions : int
+        Number of CCDs in the file.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        Cards of the primary HDU.
+    """
+    header = fits.Header()
+    _set(header, [
+        *_identity_cards(head, n_extensions), *_sequence_cards(head), *_telescope_cards(head),
+        *_archive_cards(head),
     ])  # fmt: skip
     if head.airmass is not None:
-        sign = "-" if hour_angle < 0 else ""
-        text = Angle(abs(hour_angle), "deg").to_string(unit="hour", sep=":", precision=3, pad=True)
-        _set(header, [
-            ("HA", f"{sign}{text}", "[HH:MM:SS] Telescope hour angle"),
-            ("ZD", round(zd, 2), "[deg] Telescope zenith distance"),
-            ("AZ", round(azimuth, 2), "[deg] Telescope azimuth angle"),
-            ("AIRMASS", round(head.airmass, 2), "Airmass"),
-        ])  # fmt: skip
+        _set(header, _pointing_cards(head))
     return header
 
 

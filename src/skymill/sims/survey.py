@@ -22,9 +22,9 @@ from skymill.data.errors import ConfigError, MissingInputError
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.sims import camera, catalogs
-from skymill.sims.camera import InstrumentOptions, Pointing
 from skymill.sims.detector import ccd_facts
 from skymill.sims.effects import brighter_fatter_kernel
+from skymill.sims.exposure import SKY_BRIGHTNESS, InstrumentOptions, Pointing
 from skymill.sims.headers import ExposureHead, best_time, zenith_distance
 from skymill.sims.optics import Optics, PsfModel, aim_at
 from skymill.sims.scene import Scene, SceneOptions, make_scene, sky_positions
@@ -245,7 +245,7 @@ def _plan_one(
             tuple(e2.tolist()),
         ),
         transparency=float(np.clip(rng.normal(0.97, 0.02), 0.9, 1.0)),
-        sky=camera.SKY_BRIGHTNESS[band] + float(rng.normal(0.0, 0.08)),
+        sky=SKY_BRIGHTNESS[band] + float(rng.normal(0.0, 0.08)),
         sky_slope=(float(rng.normal(0.0, 0.02)), float(rng.normal(0.0, 0.02))),
         seed=int(rng.integers(2**31)),
     )  # fmt: skip
