@@ -16,13 +16,31 @@ from skymill.campaign.public_files import write_public_files
 from skymill.campaign.state import Record, UnitStatus, bands_of
 from skymill.campaign.steps import STEPS, PipelineRun, Step, expand_run, runs_of
 from skymill.data.errors import ConfigError, SkymillError
-from skymill.engine import Engine, GraphRequest, RunReport, Site, SlurmSite, run_many
+from skymill.engine import (
+    Engine,
+    GraphRequest,
+    LocalSite,
+    RunReport,
+    Site,
+    SlurmSite,
+    run_many,
+)
 
 __all__ = ["Campaign", "StepError"]
 
 
 class StepError(SkymillError, RuntimeError):
     """A step failed; the steps after it were not started."""
+
+
+#: Actions that keep this process busy for seconds while the workers could start.
+_SLOW_ACTIONS = ("initialize_repo", "ingest_data")
+#: What the first quanta of a campaign need.
+_FIRST_MODULES = (
+    "skymill.tasks.isr",
+    "skymill.tasks.characterize_image",
+    "skymill.tasks.cp_bias_combine",
+)
 
 
 def _silent(_text: str) -> None:
@@ -255,13 +273,20 @@ class Campaign:
             If a step failed; with its failures and what to do next.
         """
         try:
-            for step in steps:
-                self._run_step(step, keep_going=keep_going, force=force)
+            for k, step in enumerate(steps):
+                later = any(other.runs for other in steps[k + 1 :])
+                self._run_step(step, keep_going=keep_going, force=force, warm=later)
         finally:
             self.close()
         return self.status(steps)
 
-    def _run_step(self, step: Step, *, keep_going: bool, force: bool) -> None:
+    def _warm_workers(self) -> None:
+        """While this process makes a repository, local workers import what they will need."""
+        if self._engine is None and isinstance(self.site, LocalSite):
+            with self._workers() as engine:
+                engine.warm(_FIRST_MODULES)
+
+    def _run_step(self, step: Step, *, keep_going: bool, force: bool, warm: bool = False) -> None:
         if step.absent:
             self.say(f"{step.name}: skipped, {step.absent}")
             return
@@ -277,6 +302,8 @@ class Campaign:
             return
         start = time.monotonic()
         if step.action:
+            if warm and step.name in _SLOW_ACTIONS:
+                self._warm_workers()
             for band in todo:
                 self._run_action(step, band)
         else:
@@ -393,7 +420,29 @@ class Campaign:
         if not step.tolerant or report.interrupted or report.count("remaining"):
             return False
         limit = self.cluster.tolerate_failures
-        return all(t.failed <= limit * t.total for t in report.tasks)
+        return all(
+            t.failed <= limit * (t.total + self._done_before(report, t.label))
+            for t in report.tasks
+            if t.failed
+        )
+
+    def _done_before(self, report: RunReport, label: str) -> int:
+        """Quanta of a task that earlier runs have done, so that the graph did not hold them."""
+        from lsst.daf.butler import Butler, MissingCollectionError, MissingDatasetTypeError
+
+        output, _, _ = report.output_run.rpartition("/")
+        with Butler.from_config(self.cluster.repo_path) as butler:
+            try:
+                refs = butler.query_datasets(
+                    f"{label}_metadata",
+                    collections=output,
+                    find_first=False,
+                    limit=None,
+                    explain=False,
+                )
+            except (MissingCollectionError, MissingDatasetTypeError):
+                return 0
+        return len({ref.dataId for ref in refs if ref.run != report.output_run})
 
     def _note_reports(
         self,

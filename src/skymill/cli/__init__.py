@@ -95,8 +95,9 @@ class _LazyGroup(click.Group):
             return self._call(*args, **kwargs)
         try:
             result = self._call(*args, **kwargs)
-        except click.exceptions.Abort:
-            _stop("interrupted", 130)
+        except click.exceptions.Abort as exc:
+            # Click turns Ctrl-C into this too; the answer no to a question is the other cause.
+            _stop(_INTERRUPTED if isinstance(exc.__cause__, KeyboardInterrupt) else "stopped", 130)
         except click.ClickException as exc:
             exc.show()
             sys.exit(exc.exit_code)
@@ -105,7 +106,7 @@ class _LazyGroup(click.Group):
                 raise
             _stop(str(exc), 2 if isinstance(exc, ConfigError) else 1)
         except KeyboardInterrupt:
-            _stop("interrupted; the same command goes on where it stopped", 130)
+            _stop(_INTERRUPTED, 130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
@@ -116,6 +117,7 @@ class _LazyGroup(click.Group):
         sys.exit(result if isinstance(result, int) else 0)
 
 
+_INTERRUPTED = "interrupted; the same command goes on where it stopped"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_WRITING = (errno.EACCES, errno.EROFS, errno.EPERM)
 

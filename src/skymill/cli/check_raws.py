@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -38,11 +39,18 @@ def find_problem(path: str | Path) -> str:
         One sentence; empty if every extension can be read to its last pixel and every checksum
         that the file carries is right.
     """
+    path = Path(path)
+    state = path.stat()
+    if state.st_size == 0:
+        return "the file is empty"
+    return _read_all(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _read_all(path: Path, _size: int, _mtime_ns: int) -> str:
+    """What is wrong; the same file is read once, though two steps of a campaign ask for it."""
     from astropy.io import fits
 
-    path = Path(path)
-    if path.stat().st_size == 0:
-        return "the file is empty"
     n_images = 0
     heard: list[warnings.WarningMessage] = []
     try:

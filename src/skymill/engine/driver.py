@@ -23,7 +23,14 @@ from skymill.engine.lease import Lease
 from skymill.engine.report import QuantumFailure, TaskCounts
 from skymill.engine.schedule import Plan, Schedule
 from skymill.engine.sites import Limits, LocalSite, Site, make_parsl_config
-from skymill.engine.worker import Chunk, QuantumResult, SessionError, WorkItem, run_chunk
+from skymill.engine.worker import (
+    Chunk,
+    QuantumResult,
+    SessionError,
+    WorkItem,
+    run_chunk,
+    warm_up,
+)
 
 if TYPE_CHECKING:
     from parsl.dataflow.dflow import DataFlowKernel
@@ -144,6 +151,21 @@ class Engine:
                 signal.signal(signal.SIGINT, previous)
         self._submit = python_app(run_chunk, data_flow_kernel=self._kernel)
         self._note_processes()
+
+    def warm(self, modules: Sequence[str] = ()) -> None:
+        """Start the pool and let its workers import what they will need, while others work.
+
+        Parameters
+        ----------
+        modules : sequence of str
+            Modules that the first quanta need.
+        """
+        from parsl.app.app import python_app
+
+        self.start()
+        prepare = python_app(warm_up, data_flow_kernel=self._kernel)
+        for _ in range(self.n_workers):
+            prepare(self.lease_path, tuple(modules))
 
     def _note_processes(self) -> None:
         if self._kernel is None:

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import faulthandler
 import functools
+import importlib
 import logging
 import os
 import resource
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
     from lsst.pipe.base.single_quantum_executor import SingleQuantumExecutor
 
-__all__ = ["Chunk", "QuantumResult", "TimeLimitError", "WorkItem", "run_chunk"]
+__all__ = ["Chunk", "QuantumResult", "TimeLimitError", "WorkItem", "run_chunk", "warm_up"]
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = "%(levelname)s %(asctime)s %(name)s: %(message)s"
@@ -89,6 +90,25 @@ def _prepare_process(lease_path: str) -> None:
     logging.getLogger("parsl").setLevel(logging.WARNING)
     # Dask and numba speak at INFO and DEBUG about their own affairs.
     logging.getLogger("numba").setLevel(logging.WARNING)
+
+
+def warm_up(lease_path: str, modules: tuple[str, ...]) -> None:
+    """Import what quanta need, before there is a graph.
+
+    Parameters
+    ----------
+    lease_path : str
+        File that says that the driver lives.
+    modules : tuple of str
+        Modules.
+    """
+    _prepare_process(lease_path)
+    for name in ("lsst.pipe.base.quantum_graph", "lsst.pipe.base.single_quantum_executor"):
+        importlib.import_module(name)
+    for name in modules:
+        # What cannot be imported says so when a quantum needs it.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 @functools.lru_cache(maxsize=1)
