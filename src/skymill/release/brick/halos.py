@@ -19,7 +19,7 @@ _COMPACT = ("N20", "S8", "S10", "S18", "S21", "S27")
 #: Surface brightness [1/arcsec2] at one arcsec of a star of unit flux, falling with r^-2.
 _POWER_LAW = {"g": 0.00045, "r": 0.00033, "i": 0.00033}
 #: Extent in units of the mask radius, and its limit [arcsec].
-_EXTENT, _LIMIT = 8.0, 400.0
+_EXTENT, _LIMIT = 4.0, 400.0
 #: Where the halo begins, and has its full strength [arcsec].
 _BEGIN, _FULL = 7.0, 8.0
 

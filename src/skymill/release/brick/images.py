@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import Row, Table
 from numpy.typing import NDArray
 
-from skymill.data.errors import DataError, MissingInputError, NoDataError
+from skymill.data.errors import DataError, MissingInputError, NoDataError, SkymillError
 from skymill.data.geometry import FitsWcs
 from skymill.instruments.community_ccd import CommunityCcd, read_ccd, read_ccd_header
 from skymill.model.fit_image import FitImage
@@ -143,7 +143,12 @@ def read_image(row: Row, survey: SurveyDir, grid: BrickGrid) -> tuple[FitImage |
     path = survey.image_path(row)
     where = f"exposure {int(row['expnum'])} CCD {ccd} ({path.name})"
     hdu, camera = int(row["image_hdu"]), str(row["camera"]).strip()
-    info = read_ccd_header(path, hdu=hdu, ccd=ccd, camera=camera)
+    try:
+        info = read_ccd_header(path, hdu=hdu, ccd=ccd, camera=camera)
+    except SkymillError:
+        raise
+    except (OSError, EOFError) as err:
+        raise DataError(f"{path} is truncated or no FITS image ({err})") from err
     wcs = info.wcs(ra_offset=_finite(row["ccdraoff"]), dec_offset=_finite(row["ccddecoff"]))
     box = _brick_box(wcs, grid, info.shape)
     if box is None:
@@ -269,7 +274,7 @@ def read_images(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> Im
         image, note = read_image(row, survey, grid)
         if image is None:
             notes.append(note)
-            _LOG.warning("%s", note)
+            _LOG.info("%s", note)
             continue
         images.append(image)
         kept.append(k)

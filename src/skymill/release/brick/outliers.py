@@ -28,6 +28,10 @@ OUTLIER_POSITIVE, OUTLIER_NEGATIVE = 1, 2
 _SEED_SIGMA, _SEED_RATIO = 5.0, 2.0
 #: Gaia stars are not outliers within this radius [arcsec].
 _STAR_RADIUS = 1.0
+#: Uncertainty of the light of the other exposures because of their seeing.
+_WING_ERROR = 0.5
+#: Pixels with a smaller part of usable surroundings have no blurred value.
+_LEAST_SHARE = 0.05
 
 
 def _star_veto(references: Table, grid: BrickGrid) -> BoolArray:
@@ -45,7 +49,11 @@ def _star_veto(references: Table, grid: BrickGrid) -> BoolArray:
 
 def _blurred(image: FitImage, sigma: float, mapping: PixelMap) -> tuple[Float32Array, Float32Array]:
     """Blurred pixels and their weight at the brick's pixels that the exposure covers."""
-    blurred = gaussian_filter(image.image, sigma)
+    good = (image.inverse_error > 0).astype(np.float32)
+    # Masked pixels hold anything: their light must not leak onto their neighbours.
+    share = gaussian_filter(good, sigma)
+    blurred = gaussian_filter(image.image * good, sigma)
+    blurred = np.divide(blurred, share, out=np.zeros_like(blurred), where=share > _LEAST_SHARE)
     values = np.empty((1, mapping.x.size), np.float32)
     resample_planes(blurred[None], mapping.x, mapping.y, values)
     norm = 1.0 / (2.0 * math.sqrt(math.pi) * sigma)
@@ -71,7 +79,10 @@ def _compare(
     noise = 1.0 / math.sqrt(float(np.median(weight[used]))) if used.any() else math.inf
     difference = value - other
     with np.errstate(divide="ignore", invalid="ignore"):
-        significance = difference / np.sqrt(1.0 / weight + 1.0 / other_weight)
+        # Blurring with a Gaussian does not make the wings of two seeings alike: they differ by a
+        # part of the light.
+        wings = _WING_ERROR * np.maximum(other, 0.0)
+        significance = difference / np.sqrt(1.0 / weight + 1.0 / other_weight + wings**2)
         ratio = difference / np.maximum(other, noise)
     usable = used & (other_weight > 1e-16)
     return (

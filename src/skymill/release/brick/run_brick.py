@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +47,7 @@ from skymill.release.brick.files import (
 )
 from skymill.release.brick.grid import BrickGrid, custom_grid, named_grid
 from skymill.release.brick.halos import subtract_halos
-from skymill.release.brick.images import ImageSet, read_images
+from skymill.release.brick.images import ImageSet, read_images, touching
 from skymill.release.brick.mapping import PixelMap, map_pixels
 from skymill.release.brick.masks import mask_bits
 from skymill.release.brick.measures import model_images
@@ -54,6 +55,7 @@ from skymill.release.brick.options import STAGES, BrickOptions
 from skymill.release.brick.outliers import find_outliers, mask_outliers
 from skymill.release.brick.reference_sources import ReferenceMasks, masks_of, read_references
 from skymill.release.brick.stages import read_stage, write_stage
+from skymill.release.survey.calibrations import calibrate_image
 from skymill.release.survey.layout import release_path
 from skymill.release.survey.survey_dir import SurveyDir
 
@@ -179,7 +181,8 @@ def brick_is_done(options: BrickOptions, grid: BrickGrid) -> bool:
     """
     path = release_path(options.out_dir, "tractor", brick=grid.name)
     try:
-        with fits.open(path, memmap=False) as hdus:
+        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+            warnings.simplefilter("ignore")
             return hdus[1].data is not None and "brick_primary" in hdus[1].columns.names
     except (OSError, IndexError, TypeError, ValueError, AttributeError):
         return False
@@ -275,6 +278,23 @@ def _read(state: _State) -> None:
 
 def _make_calibrations(state: _State) -> None:
     """Make the PSF and sky of the exposures that have none, unless that is not wanted."""
+    if state.options.skip_calibs:
+        return
+    survey = state.survey
+    for row in touching(survey, state.grid, state.options):
+        folder, path = survey.folder(str(row["camera"])), survey.image_path(row)
+        expnum, ccd = int(row["expnum"]), str(row["ccdname"]).strip()
+        kinds = ("psfex", "splinesky")
+        if all(folder.calibration_words(k, path, expnum, ccd) is not None for k in kinds):
+            continue
+        for name, said in calibrate_image(path, folder, ccds=[ccd]).items():
+            for kind, word in said.items():
+                if word not in ("made", "kept"):
+                    raise DataError(
+                        f"exposure {expnum} CCD {name} has no {kind} calibration, and making it "
+                        f"failed: {word}"
+                    )
+                state.report.notes.append(f"exposure {expnum} CCD {name}: {kind} {word}")
 
 
 def _refs(state: _State) -> None:

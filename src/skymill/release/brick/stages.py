@@ -58,7 +58,7 @@ def read_stage(path: Path, key: bytes) -> tuple[dict[str, NDArray[Any]], dict[st
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         words = json.loads(str(arrays.pop("words")))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
