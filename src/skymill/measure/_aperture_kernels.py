@@ -125,13 +125,31 @@ def circle_flags(mask, variance, x, y, r, unusable, repaired, saturated):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _is_clean(mask, variance, x, y, r, bits):
+    """Whether no pixel of the square around a circle has a bit or no variance."""
+    ny, nx = mask.shape
+    first, last = max(0, math.ceil(x - r)), min(nx, math.floor(x + r) + 1)
+    for iy in range(max(0, math.ceil(y - r)), min(ny, math.floor(y + r) + 1)):
+        marks, row = mask[iy, first:last], variance[iy, first:last]
+        some, low = np.int32(0), np.float32(1.0)
+        for i in range(marks.size):
+            some |= marks[i]
+            low = min(low, row[i])
+        if (some & bits) != 0 or not (low > 0.0):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def aperture_all(
     clean, variance, mask, unusable, repaired, saturated, x, y, radii, flux, flux_err, flags
 ):
     """Sums over each circle of each position."""
     ny, nx = clean.shape
+    bits, widest = unusable | repaired | saturated, radii.max()
     for k in range(x.size):
         inside = x[k] > -0.5 and x[k] < nx - 0.5 and y[k] > -0.5 and y[k] < ny - 0.5
+        clean_square = inside and _is_clean(mask, variance, x[k], y[k], widest, bits)
         for j in range(radii.size):
             if not inside:
                 flux[k, j], flux_err[k, j] = np.nan, np.nan
@@ -139,9 +157,15 @@ def aperture_all(
                 continue
             value, var = _circle(clean, variance, x[k], y[k], radii[j])
             flux[k, j], flux_err[k, j] = value, math.sqrt(var)
-            flags[k, j] = circle_flags(
-                mask, variance, x[k], y[k], radii[j], unusable, repaired, saturated
-            )
+            r = radii[j]
+            if clean_square:
+                leaves = x[k] - r < -0.5 or y[k] - r < -0.5
+                leaves = leaves or x[k] + r > nx - 0.5 or y[k] + r > ny - 0.5
+                flags[k, j] = _EDGE if leaves else 0
+            else:
+                flags[k, j] = circle_flags(
+                    mask, variance, x[k], y[k], r, unusable, repaired, saturated
+                )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

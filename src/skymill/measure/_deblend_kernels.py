@@ -351,29 +351,40 @@ def cut_children(
     half = size // 2
     for n in range(index.size):
         k = index[n]
-        width = x1[k] - x0[k]
+        left, down = centre_x[k] - half, centre_y[k] - half
+        first_i, last_i = max(0, -left), min(size, nx - left)
         for j in range(size):
-            y = centre_y[k] - half + j
-            for i in range(size):
-                x = centre_x[k] - half + i
-                row = n * size + j
-                if x < 0 or y < 0 or x >= nx or y >= ny:
-                    out_image[row, i] = 0.0
-                    out_variance[row, i] = 0.0
-                    out_mask[row, i] = outside_bit
-                    continue
-                out_variance[row, i] = variance[y, x]
-                m = mask[y, x]
+            y, row = down + j, n * size + j
+            if y < 0 or y >= ny or last_i <= first_i:
+                out_image[row], out_variance[row], out_mask[row] = 0.0, 0.0, outside_bit
+                continue
+            for i in range(first_i):
+                out_image[row, i], out_variance[row, i], out_mask[row, i] = 0.0, 0.0, outside_bit
+            for i in range(last_i, size):
+                out_image[row, i], out_variance[row, i], out_mask[row, i] = 0.0, 0.0, outside_bit
+            inside = slice(left + first_i, left + last_i)
+            out_variance[row, first_i:last_i] = variance[y, inside]
+            out_mask[row, first_i:last_i] = mask[y, inside]
+            _choose(
+                total[y, inside], image[y, inside], noise[y, inside], out_image[row, first_i:last_i]
+            )
+        # Its own share, where its template is.
+        width = x1[k] - x0[k]
+        u0, u1 = max(x0[k], left + first_i), min(x1[k], left + last_i)
+        for y in range(max(y0[k], down, 0), min(y1[k], down + size, ny)):
+            row = n * size + y - down
+            base = first[k] + (y - y0[k]) * width - x0[k]
+            for x in range(u0, u1):
                 t = total[y, x]
-                if t <= 0.0:
-                    out_image[row, i] = image[y, x]
-                    out_mask[row, i] = m
-                    continue
-                own = np.float32(0.0)
-                if x >= x0[k] and x < x1[k] and y >= y0[k] and y < y1[k]:
-                    own = spectrum[k] * templates[first[k] + (y - y0[k]) * width + x - x0[k]]
-                share = min(own / t, np.float32(1.0))
-                # The noise that the neighbours' share takes away is put back.
-                lost = np.float32(np.sqrt(max(1.0 - share * share, 0.0)))
-                out_image[row, i] = share * image[y, x] + lost * noise[y, x]
-                out_mask[row, i] = m
+                if t > 0.0:
+                    share = min(spectrum[k] * templates[base + x] / t, np.float32(1.0))
+                    # The noise that the neighbours' share takes away is put back.
+                    lost = np.float32(np.sqrt(max(1.0 - share * share, 0.0)))
+                    out_image[row, x - left] = share * image[y, x] + lost * noise[y, x]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _choose(total, image, noise, out):
+    """The image where there is no source, else noise."""
+    for i in range(out.size):
+        out[i] = image[i] if total[i] <= 0.0 else noise[i]

@@ -174,7 +174,7 @@ def detect_coadd(
     removed = BackgroundList()
     if background is not None:
         first = detect_sources(
-            out.image, out.variance, out.mask, psf_sigma=psf_sigma, options=detection
+            out.image, out.variance, out.mask, psf_sigma=psf_sigma, options=detection, peaks=False
         )
         first.mark(out.mask)
         level = _background_or_none(out, background)
