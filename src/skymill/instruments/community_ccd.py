@@ -337,7 +337,9 @@ def _pixels(path: Path, hdu: int | str, box: tuple[int, int, int, int] | None) -
     except (OSError, ValueError, TypeError, IndexError, EOFError) as err:
         if isinstance(err, DataError):
             raise
-        raise DataError(f"the pixels of {path} extension {hdu} cannot be read: {err}") from err
+        raise DataError(
+            f"the pixels of {path} extension {hdu} cannot be read (truncated or damaged): {err}"
+        ) from err
     finally:
         hdus.close()
 

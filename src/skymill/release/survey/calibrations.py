@@ -239,21 +239,24 @@ class MergeReport:
         return f"{len(self.merged)} merged, {len(self.kept)} kept, {len(self.failed)} failed"
 
 
-def _read_row(path: Path) -> dict[str, Any]:
+def _read_row(path: Path, ccd: str | None = None) -> dict[str, Any]:
+    """The row of a CCD, or the only one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             with fits.open(path, memmap=False) as hdus:
-                row, header = hdus[1].data[0], hdus[1].header
+                data, header = hdus[1].data, hdus[1].header
+                names = [] if ccd is None else [str(n).strip() for n in data["ccdname"]]
+                row = data[0 if ccd is None else names.index(ccd)]
                 out = {name.lower(): row[name] for name in hdus[1].data.names}
-    except (OSError, IndexError, ValueError, TypeError) as err:
+    except (OSError, IndexError, KeyError, ValueError, TypeError) as err:
         raise DataError(f"{path} is truncated or no calibration ({err})") from err
     if "psf_mask" in out:
         # Older files hold these words in the header.
-        names = ("POLZERO1", "POLZERO2", "POLSCAL1", "POLSCAL2", "POLDEG1", "PSF_SAMP", "PSF_FWHM",
+        words = ("POLZERO1", "POLZERO2", "POLSCAL1", "POLSCAL2", "POLDEG1", "PSF_SAMP", "PSF_FWHM",
                  "POLNAME1", "POLNAME2", "POLGRP1", "POLGRP2", "POLNGRP", "PSFAXIS1", "PSFAXIS2",
                  "PSFAXIS3", "LOADED", "ACCEPTED", "CHI2", "PSFNAXIS", "POLNAXIS")  # fmt: skip
-        out.update({n.lower(): header[n] for n in names if n in header and n.lower() not in out})
+        out.update({n.lower(): header[n] for n in words if n in header and n.lower() not in out})
         size = out["psf_mask"].shape
         for k, n in enumerate((size[2], size[1], size[0])):
             out.setdefault(f"psfaxis{k + 1}", n)
@@ -328,25 +331,29 @@ def merge_exposure(
     target = place.calibration_path(kind, image, exposure, ccds[0], merged=True, layout=layout)
     if target.is_file() and not force and _has_ccds(target, ccds):
         return target, False
-    rows = []
-    for ccd in ccds:
-        path = next(
-            (p for style in (layout, "dr9", "dr7")
-             if (p := folder.calibration_path(kind, image, exposure, ccd, layout=style)).is_file()),
-            None,
-        )  # fmt: skip
-        if path is None:
-            raise MissingInputError(
-                f"exposure {exposure} CCD {ccd} has no {kind} calibration below {folder.calib}: "
-                "make it with 'skymill release calibs'"
-            )
-        row = _read_row(path)
-        row.setdefault("expnum", np.int64(exposure))
-        row.setdefault("ccdname", ccd)
-        rows.append(row)
+    rows = [_row_of_ccd(folder, kind, image, exposure, ccd, layout) for ccd in ccds]
     with atomic_path(target) as draft:
         _stack(rows).write(draft, format="fits")
     return target, True
+
+
+def _row_of_ccd(
+    folder: SurveyFolder, kind: str, image: str | Path, exposure: int, ccd: str, layout: str
+) -> dict[str, Any]:
+    """The calibration of one CCD from its own file, or else from one of its exposure."""
+    for merged in (False, True):
+        for style in dict.fromkeys((layout, "dr9", "dr7")):
+            path = folder.calibration_path(kind, image, exposure, ccd, merged=merged, layout=style)
+            if not path.is_file() or (merged and not _has_ccds(path, [ccd])):
+                continue
+            row = _read_row(path, ccd if merged else None)
+            row.setdefault("expnum", np.int64(exposure))
+            row.setdefault("ccdname", ccd)
+            return row
+    raise MissingInputError(
+        f"exposure {exposure} CCD {ccd} has no {kind} calibration below {folder.calib}: "
+        "make it with 'skymill release calibs'"
+    )
 
 
 def _has_ccds(path: Path, ccds: Sequence[str]) -> bool:

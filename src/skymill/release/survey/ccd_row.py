@@ -16,6 +16,7 @@ from skymill.data.geometry import FitsWcs
 from skymill.instruments.community_ccd import CcdHeader, CommunityCcd
 from skymill.psf.models import PolynomialPsf
 from skymill.release.survey.psf_model import FWHM, psf_moments, psf_norms
+from skymill.release.survey.spline_sky import clipped_median
 
 __all__ = [
     "BANDS",
@@ -232,10 +233,10 @@ def add_sky(
     sample = level[::10, ::10]
     row["meansky"], row["stdsky"] = float(sample.mean()), float(sample.std())
     row["minsky"], row["maxsky"] = float(sample.min()), float(sample.max())
-    median = float(np.median(ccd.image[good][:: max(1, int(good.sum()) // 1_000_000)]))
+    median, _ = clipped_median(ccd.image[good])
     row["ccdskycounts"] = median / time
-    residual = (ccd.image - level)[good][:: max(1, int(good.sum()) // 1_000_000)]
-    row["skyrms"] = 1.4826 * float(np.median(np.abs(residual - np.median(residual)))) / time
+    _, scatter = clipped_median((ccd.image - level)[good])
+    row["skyrms"] = scatter / time
     row["sig1_counts"] = noise
     if zero_point is not None:
         row["sig1"] = noise / time / 10.0 ** ((zero_point - 22.5) / 2.5)

@@ -71,6 +71,10 @@ def read_fits_table(path: str | Path) -> Table:
             table[name] = np.char.strip(np.char.decode(np.asarray(table[name]), "ascii", "replace"))
         elif table[name].dtype.kind == "U":
             table[name] = np.char.strip(np.asarray(table[name]))
+        elif not table[name].dtype.isnative:
+            column = table[name]
+            values = np.asarray(column).astype(column.dtype.newbyteorder("="))
+            table[name] = Column(values, unit=column.unit)
         if name != name.lower() and name.lower() not in table.colnames:
             table.rename_column(name, name.lower())
     table.meta.clear()

@@ -13,7 +13,7 @@ from scipy.ndimage import uniform_filter
 from skymill.data.errors import NoDataError
 from skymill.data.options import check_range, option
 
-__all__ = ["SkyModel", "SplineSkyOptions", "fit_spline_sky"]
+__all__ = ["SkyModel", "SplineSkyOptions", "clipped_median", "fit_spline_sky"]
 
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -100,8 +100,21 @@ class SkyModel:
         }
 
 
-def _clipped_median(values: Float32Array, n_sigma: float = 3.0) -> tuple[float, float]:
-    """Median and scatter after clipping; of a part of them if they are very many."""
+def clipped_median(values: Float32Array, n_sigma: float = 3.0) -> tuple[float, float]:
+    """Median and scatter after clipping; of a part of the values if they are very many.
+
+    Parameters
+    ----------
+    values : (n,) float32
+        Values.
+    n_sigma : float
+        Limit.
+
+    Returns
+    -------
+    median, sigma : float
+        Of the values kept; sigma from the median absolute deviation.
+    """
     kept = values[:: max(1, values.size // _SAMPLE)]
     for _ in range(10):
         middle = float(np.median(kept))
@@ -198,14 +211,14 @@ def fit_spline_sky(
     ny, nx = image.shape
     order = 3
     x, y = _nodes(nx, box // 2, order), _nodes(ny, box // 2, order)
-    middle, _ = _clipped_median(image[good])
+    middle, _ = clipped_median(image[good])
     nodes = _box_medians(image, good, x, y, box // 2, middle, options.min_fraction, 4)
     model = SkyModel(x, y, _smooth_surface(nodes), order, 0.0, {})
     free = good
     for turn in range(_TURNS):
         # Sources stand out of the sky as known so far, so that a gradient is no source.
         residual = image - model.evaluate((ny, nx))
-        _, sigma = _clipped_median(residual[free])
+        _, sigma = clipped_median(residual[free])
         masked = good & ~_mask_sources(residual, good, sigma, options)
         if masked.sum() >= max(100, 0.02 * good.sum()):
             free = masked
@@ -214,7 +227,7 @@ def fit_spline_sky(
         values = _box_medians(image, free, x, y, box // 2, level, options.min_fraction, step)
         model = SkyModel(x, y, values, order, sigma, {})
     residual = (image - model.evaluate((ny, nx)))[free]
-    cmed, _ = _clipped_median(image[good])
+    cmed, _ = clipped_median(image[good])
     statistics = {
         "sky_mode": _mode(_sampled(image[good]), sigma, cmed),
         "sky_med": float(np.median(_sampled(image[good]))),
@@ -270,4 +283,19 @@ def _box_medians(
             mask = free[rows, columns]
             if mask.size and mask.sum() > min_fraction * mask.size and mask.sum() >= 10:
                 out[j, i] = np.median(image[rows, columns][mask])
+    return _to_nodes(_to_nodes(out, x, nx, half).T, y, ny, half).T
+
+
+def _to_nodes(values: Float32Array, x: NDArray[np.int32], n: int, half: int) -> Float32Array:
+    """Carry the medians of the boxes that the edge cuts on to their nodes, along the last axis.
+
+    The median of a cut box belongs to its middle, which lies inside of the node.
+    """
+    middle = 0.5 * (np.maximum(x - half, 0) + np.minimum(x + half, n))
+    out = values.copy()
+    for edge, inner in ((0, 1), (-1, -2)):
+        step = middle[inner] - middle[edge]
+        if abs(step) >= 0.25 * half:
+            slope = (values[:, inner] - values[:, edge]) / step
+            out[:, edge] += slope * (x[edge] - middle[edge])
     return out
