@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,15 @@ from skymill.data.errors import DataError
 from skymill.release.columns import columns_of
 from skymill.release.finish.folder import Catalogue
 
-__all__ = ["OutputColumn", "fill", "header_of_bits", "output_columns", "source_names", "table_hdu"]
+__all__ = [
+    "OutputColumn",
+    "fill",
+    "header_of_bits",
+    "is_available",
+    "output_columns",
+    "source_names",
+    "table_header",
+]
 
 _WISE = ("W1", "W2", "W3", "W4")
 
@@ -187,38 +195,62 @@ def _derive(name: str, catalogue: Catalogue, rows: NDArray[np.int64]) -> NDArray
     return None
 
 
-def table_hdu(
-    columns: Sequence[tuple[OutputColumn, NDArray[Any]]], *, name: str
-) -> fits.BinTableHDU:
-    """A FITS table.
+def is_available(column: OutputColumn, names: Collection[str]) -> bool:
+    """Whether `fill` has values of a column.
 
     Parameters
     ----------
-    columns : sequence of (OutputColumn, array)
-        Columns with their values.
+    column : OutputColumn
+        What is written.
+    names : collection of str
+        Columns of a catalogue in lower case.
+
+    Returns
+    -------
+    bool
+        False if it is zero for this catalogue.
+    """
+    if column.source in names:
+        return True
+    if column.name == "PHOTSYS":
+        return "release" in names
+    if column.name == "FRACDEV":
+        return "type" in names
+    for start in _OLDER:
+        if column.name.startswith(start):
+            return "type" in names and f"shape_{column.name[len(start) :].lower()}" in names
+    return False
+
+
+def table_header(columns: Sequence[OutputColumn], *, name: str) -> fits.Header:
+    """Header of a table without rows.
+
+    Parameters
+    ----------
+    columns : sequence of OutputColumn
+        Its columns.
     name : str
         Name of the extension.
 
     Returns
     -------
-    astropy.io.fits.BinTableHDU
-        The table.
+    astropy.io.fits.Header
+        The header; ``TCOMMn`` says what a column means.
     """
     out = []
-    for column, values in columns:
+    for column in columns:
         base = column.numpy.base
         length = int(np.prod(column.numpy.shape)) if column.numpy.shape else 1
-        code = (
-            f"{base.itemsize}A"
-            if base.kind == "S"
-            else f"{length if length > 1 else ''}{_FORMATS[base.str[1:]]}"
-        )
-        out.append(fits.Column(column.name, code, unit=column.unit or None, array=values))
-    hdu = fits.BinTableHDU.from_columns(out, name=name)
-    for number, (column, _) in enumerate(columns, 1):
+        code = f"{length if length > 1 else ''}{_FORMATS.get(base.str[1:], '')}"
+        if base.kind == "S":
+            code = f"{base.itemsize}A"
+        array = column.empty(0)
+        out.append(fits.Column(column.name, code, unit=column.unit or None, array=array))
+    header = fits.BinTableHDU.from_columns(out, name=name).header
+    for number, column in enumerate(columns, 1):
         if column.meaning:
-            hdu.header[f"TCOMM{number}"] = column.meaning
-    return hdu
+            header[f"TCOMM{number}"] = column.meaning
+    return header
 
 
 def header_of_bits(header: fits.Header) -> fits.Header:

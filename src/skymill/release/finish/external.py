@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 from skymill.data.errors import ConfigError, DataError, MissingInputError, NoDataError
 from skymill.release.finish.columns import OutputColumn, fill, output_columns, source_names
 from skymill.release.finish.folder import Problem, ReleaseFolder, each, read_catalogue
-from skymill.release.finish.sweeps import write_table
+from skymill.release.finish.table_file import open_table
 
 __all__ = ["ExternalReport", "match_external", "read_external", "unit_vectors"]
 
@@ -269,36 +269,54 @@ def _bands(paths: Iterable[Path], report: ExternalReport) -> list[str]:
     return sorted(found, key="ugrizy".find)
 
 
-def _find_columns(table: Table, names: Sequence[str], path: Path) -> list[fits.Column]:
+def _find_columns(
+    table: Table, names: Sequence[str], path: Path
+) -> list[tuple[OutputColumn, NDArray[Any]]]:
+    """Columns of the other catalogue in types that FITS has."""
     known = {n.upper(): n for n in table.colnames}
     missing = [n for n in names if n.upper() not in known]
     if missing:
         raise ConfigError(
             f"{path} has no column {', '.join(missing)}; it has {', '.join(table.colnames)}"
         )
-    picked = table[[known[n.upper()] for n in names]].filled() if names else None
-    if picked is None:
-        return []
-    hdu = fits.table_to_hdu(picked)
-    return [
-        fits.Column(c.name.upper(), c.format, unit=c.unit, array=hdu.data[c.name])
-        for c in hdu.columns
-    ]
+    found = []
+    for name in dict.fromkeys(n.upper() for n in names):
+        column = table[known[name]]
+        values = np.asarray(column.filled() if hasattr(column, "filled") else column)
+        if values.dtype.kind in "UO":
+            values = np.char.encode(values.astype(str), "ascii", "replace")
+        # Types that FITS lacks go into the next larger ones.
+        other = {"u2": "i4", "u4": "i8", "u8": "f8", "i1": "i2", "f2": "f4"}
+        code = values.dtype.str.lstrip("<>|=")
+        values = values.astype(other.get(code, values.dtype.newbyteorder("=")))
+        if values.dtype.kind not in "SbiufB" or values.ndim > 2:
+            raise DataError(f"{path}: the column {name} has no type that a FITS table has")
+        length = str(values.shape[1]) if values.ndim == 2 else ""
+        code = values.dtype.str.lstrip("<>|=")
+        if values.dtype.kind == "S" and (length or values.dtype.itemsize == 0):
+            raise DataError(f"{path}: the column {name} has no type that a FITS table has")
+        found.append((OutputColumn(name, f"{length}{code}", str(column.unit or "")), values))
+    return found
 
 
 def _write(
-    out: Path, columns: Sequence[OutputColumn], values: dict[str, NDArray[Any]],
-    copied: Sequence[fits.Column], report: ExternalReport, external: Path,
-) -> None:  # fmt: skip
+    out: Path,
+    columns: Sequence[OutputColumn],
+    values: dict[str, NDArray[Any]],
+    copied: Sequence[tuple[OutputColumn, NDArray[Any]]],
+    report: ExternalReport,
+    external: Path,
+) -> None:
     own = {c.name for c in columns}
-    header = fits.Header()
-    header["EXTERNAL"] = (external.name[-60:], "matched catalogue, row by row")
-    header["NEXTERN"] = (report.n_external, "rows of the matched catalogue")
-    header["NMATCHED"] = (report.n_matched, "rows with an object of the release")
-    header["NSHARED"] = (report.n_shared, "objects that several rows share")
-    pairs = [(c, values[c.name]) for c in columns]
-    more = []
-    for column in copied:
+    cards = fits.Header()
+    cards["EXTERNAL"] = (external.name[-60:], "matched catalogue, row by row")
+    cards["NEXTERN"] = (report.n_external, "rows of the matched catalogue")
+    cards["NMATCHED"] = (report.n_matched, "rows with an object of the release")
+    cards["NSHARED"] = (report.n_shared, "objects that several rows share")
+    everything = list(columns)
+    for column, array in copied:
         name = column.name if column.name not in own else f"EXTERNAL_{column.name}"
-        more.append(fits.Column(name, column.format, unit=column.unit, array=column.array))
-    write_table(out, pairs, name="EXTERNAL", cards=header, absent=report.absent, more=more)
+        everything.append(replace(column, name=name))
+        values[name] = array
+    with open_table(out, everything, name="EXTERNAL", cards=cards, absent=report.absent) as table:
+        table.append(values)

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
-import skymill
 from skymill.coadd.bricks import brick_from_name
-from skymill.data.errors import DataError, NoDataError
+from skymill.data.errors import DataError, NoDataError, SkymillError
 from skymill.release.finish.columns import (
     OutputColumn,
     fill,
     header_of_bits,
+    is_available,
     output_columns,
     source_names,
-    table_hdu,
 )
 from skymill.release.finish.folder import (
+    Catalogue,
     Problem,
     ReleaseFolder,
     each,
     is_brick_name,
     read_catalogue,
 )
-from skymill.release.survey.layout import atomic_path
+from skymill.release.finish.table_file import open_table
 
-__all__ = ["SweepBox", "SweepReport", "write_sweeps", "write_table"]
+__all__ = ["SweepBox", "SweepReport", "write_sweeps"]
 
 _WIDTH, _HEIGHT = 10, 5
 
@@ -106,6 +105,7 @@ class _Survey:
     boxes: tuple[SweepBox, ...]
     n_primary: int
     largest_bits: int
+    names: frozenset[str]
 
 
 def _look(path: Path) -> _Survey:
@@ -123,7 +123,8 @@ def _look(path: Path) -> _Survey:
     _check_brick(brick, catalogue.columns.get("brickname"))
     bits = catalogue["maskbits"][rows] if "maskbits" in catalogue else np.zeros(0, np.int32)
     largest = int(bits.max()) if bits.size else 0
-    return _Survey(brick, tuple(catalogue.bands()), boxes, int(rows.sum()), largest)
+    names = frozenset(catalogue.columns)
+    return _Survey(brick, tuple(catalogue.bands()), boxes, int(rows.sum()), largest, names)
 
 
 def _check_brick(brick: str, names: NDArray[Any] | None) -> None:
@@ -183,22 +184,23 @@ def write_sweeps(
         raise NoDataError(f"{folder.root} has no catalogue of a brick that can be read")
     order = "ugrizy"
     bands = sorted({b for s in looks for b in s.bands} | set("grz"), key=order.find)
-    boxes: dict[SweepBox, list[Path]] = {}
+    boxes: dict[SweepBox, list[_Survey]] = {}
     for look in looks:
         for box in look.boxes:
-            boxes.setdefault(box, []).append(paths[look.brick])
+            boxes.setdefault(box, []).append(look)
     columns = output_columns(bands, largest_bits=max(s.largest_bits for s in looks))
-    write = functools.partial(_write_box, columns=columns, out=out)
-    absent: dict[str, set[str]] = {}
+    write = functools.partial(_write_box, root=folder.root, columns=columns, out=out)
     for item, done in each(write, sorted(boxes.items()), workers=workers):
         if isinstance(done, Problem):
             report.problems.append(Problem(item[0].name, done.text))
             continue
         report.rows[item[0].name] = done[0]
-        for name, names in done[1].items():
-            absent.setdefault(name, set()).update(names)
+        report.problems += done[1]
         on_file(item[0].name, done[0])
-    report.absent = {name: len(names) for name, names in absent.items()}
+    for column in columns:
+        number = sum(not is_available(column, s.names) for s in looks)
+        if number:
+            report.absent[column.name] = number
     total, wanted = sum(report.rows.values()), sum(s.n_primary for s in looks)
     if total != wanted and not report.problems:
         raise DataError(f"the sweeps have {total} objects; the bricks have {wanted} primary ones")
@@ -206,62 +208,37 @@ def write_sweeps(
 
 
 def _write_box(
-    item: tuple[SweepBox, list[Path]], *, columns: list[OutputColumn], out: Path
-) -> tuple[int, dict[str, set[str]]]:
-    """One file: its number of rows, and the bricks' catalogues without a column."""
-    box, paths = item
-    parts: dict[str, list[NDArray[Any]]] = {c.name: [] for c in columns}
-    absent: dict[str, set[str]] = {}
-    bits = fits.Header()
-    for path in paths:
-        catalogue = read_catalogue(path, source_names(columns))
-        ra, dec = np.asarray(catalogue["ra"]), np.asarray(catalogue["dec"])
-        rows = np.flatnonzero(catalogue.primary & box.contains(ra, dec))
-        bits = bits or header_of_bits(catalogue.header)
-        for column in columns:
-            values = fill(column, catalogue, rows)
-            if values is None:
-                absent.setdefault(column.name, set()).add(path.name)
-                values = column.empty(rows.size)
-            parts[column.name].append(values)
-    filled = [(c, np.concatenate(parts[c.name])) for c in columns]
-    write_table(out / f"{box.name}.fits", filled, name="SWEEP", cards=bits, absent=sorted(absent))
-    return len(filled[0][1]), absent
+    item: tuple[SweepBox, list[_Survey]], *, root: Path, columns: list[OutputColumn], out: Path
+) -> tuple[int, list[Problem]]:
+    """One file: its number of rows, and bricks that are not in it."""
+    box, looks = item
+    folder = ReleaseFolder(root)
+    names = source_names(columns)
+    problems = []
+    absent = [c.name for c in columns if not all(is_available(c, s.names) for s in looks)]
+    first = read_catalogue(folder.path("tractor", brick=looks[0].brick), ("ra",))
+    cards = header_of_bits(first.header)
+    target = out / f"{box.name}.fits"
+    with open_table(target, columns, name="SWEEP", cards=cards, absent=absent) as table:
+        for look in looks:
+            try:
+                catalogue = read_catalogue(folder.path("tractor", brick=look.brick), names)
+                values = _values(catalogue, box, columns)
+            except SkymillError as exc:
+                problems.append(Problem(look.brick, str(exc)))
+                continue
+            table.append(values)
+    return table.n_rows, problems
 
 
-def write_table(
-    path: Path,
-    columns: list[tuple[OutputColumn, NDArray[Any]]],
-    *,
-    name: str,
-    cards: fits.Header,
-    absent: Iterable[str] = (),
-    more: Sequence[fits.Column] = (),
-) -> None:
-    """Write columns as a FITS table, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    columns : list of (OutputColumn, array)
-        Its columns.
-    name : str
-        Name of the extension.
-    cards : astropy.io.fits.Header
-        More cards of the primary header.
-    absent : iterable of str
-        Columns of zeros, noted in the header.
-    more : sequence of astropy.io.fits.Column
-        Further columns.
-    """
-    primary = fits.PrimaryHDU()
-    primary.header["SKYMILL"] = (skymill.__version__, "version of skymill")
-    primary.header.extend(cards)
-    for text in absent:
-        primary.header["HISTORY"] = f"{text} is zero where a brick's catalogue lacks it"
-    table = table_hdu(columns, name=name)
-    if more:
-        table = fits.BinTableHDU.from_columns([*table.columns, *more], table.header, name=name)
-    with atomic_path(path) as draft:
-        fits.HDUList([primary, table]).writeto(draft)
+def _values(
+    catalogue: Catalogue, box: SweepBox, columns: list[OutputColumn]
+) -> dict[str, NDArray[Any]]:
+    """The rows of a brick that are in a box."""
+    ra, dec = np.asarray(catalogue["ra"]), np.asarray(catalogue["dec"])
+    rows = np.flatnonzero(catalogue.primary & box.contains(ra, dec))
+    result = {}
+    for column in columns:
+        values = fill(column, catalogue, rows)
+        result[column.name] = column.empty(rows.size) if values is None else values
+    return result

@@ -133,6 +133,27 @@ class TestSweeps:
         assert "1806p000: it has no catalogue" in str(report.problems[0])
         assert sum(report.rows.values()) > 0
 
+    def test_the_file_is_correct_fits(self, corner, tmp_path):
+        write_sweeps(corner.folder, tmp_path)
+        for path in tmp_path.glob("*.fits"):
+            assert path.stat().st_size % 2880 == 0
+            with fits.open(path) as hdus:
+                hdus.verify("exception")
+                assert hdus[1].header["TCOMM1"].startswith("Number of the release")
+                assert len(hdus[1].data) == hdus[1].header["NAXIS2"]
+
+    def test_a_brick_whose_values_do_not_fit(self, two_bricks, tmp_path):
+        columns = dict(two_bricks.objects["1801p000"])
+        columns["ref_cat"] = np.full(columns["ra"].size, b"GAIA", "S4")
+        two_bricks._write_table("tractor", "1801p000", columns, fits.Header())
+        report = write_sweeps(two_bricks.folder, tmp_path)
+        assert "ref_cat has words of more than 2 letters" in str(report.problems[0])
+        other = two_bricks.objects["1803p000"]["brick_primary"].sum()
+        assert sum(report.rows.values()) == other
+        rows = [r for p in tmp_path.glob("*.fits") for r in read(p)]
+        assert {r["BRICKNAME"] for r in rows} == {"1803p000"}
+        assert len(rows) == other
+
     def test_no_catalogue_at_all(self, release, tmp_path):
         with pytest.raises(NoDataError, match="no catalogue"):
             write_sweeps(release.folder, tmp_path)
@@ -265,6 +286,22 @@ class TestExternal:
             match_external(
                 two_bricks.folder, tmp_path / "e.fits", tmp_path / "o.fits", radius_arcsec=0
             )
+
+    def test_types_of_copied_columns(self, two_bricks, tmp_path):
+        table = Table({"RA": [180.1, 0.0], "DEC": [0.0, 0.0]})
+        table["U2"] = np.array([1, 65535], np.uint16)
+        table["FLAG"] = [True, False]
+        table["MAGS"] = np.arange(6.0).reshape(2, 3)
+        table.write(tmp_path / "e.fits")
+        names = ["U2", "FLAG", "MAGS", "RA"]
+        match_external(
+            two_bricks.folder, tmp_path / "e.fits", tmp_path / "o.fits", copy_columns=names
+        )
+        out = read(tmp_path / "o.fits")
+        assert out["U2"].tolist() == [1, 65535]
+        assert out["FLAG"].tolist() == [True, False]
+        np.testing.assert_array_equal(out["MAGS"], table["MAGS"])
+        assert out["EXTERNAL_RA"].tolist() == [180.1, 0.0]
 
     def test_no_warning_of_units(self, two_bricks, tmp_path):
         Table({"RA": [180.1], "DEC": [0.0]}).write(tmp_path / "e.fits")
