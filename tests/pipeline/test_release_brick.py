@@ -402,8 +402,9 @@ def test_a_killed_brick_goes_on_with_other_threads_to_the_same_catalogue(
 ) -> None:
     whole = run("mzlsbass2")
     words = [
-        SKYMILL, "release", "brick", "1773p595", "--zoom", "1300", "1500", "700", "900", "--survey-dir", str(shared_data / "cutouts/mzlsbass2"), "--outdir",
-        str(tmp_path), "--ebv", "0.05",
+        SKYMILL, "release", "brick", "1773p595", "--zoom", "1300", "1500", "700", "900",
+        "--survey-dir", str(shared_data / "cutouts/mzlsbass2"), "--outdir", str(tmp_path),
+        "--ebv", "0.05",
     ]  # fmt: skip
     checkpoint = release_path(tmp_path, "checkpoint", brick="1773p595")
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -63,6 +63,9 @@ __all__ = ["BrickReport", "brick_is_done", "grid_of", "run_brick"]
 
 _LOG = logging.getLogger(__name__)
 
+#: Fewer pixels between the blobs do not tell the level of the sky.
+_SKY_PIXELS = 50
+
 
 @dataclass
 class BrickReport:
@@ -181,8 +184,10 @@ def brick_is_done(options: BrickOptions, grid: BrickGrid) -> bool:
     """
     path = release_path(options.out_dir, "tractor", brick=grid.name)
     try:
-        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            hdus = fits.open(path, memmap=False)
+        with hdus:
             return hdus[1].data is not None and "brick_primary" in hdus[1].columns.names
     except (OSError, IndexError, TypeError, ValueError, AttributeError):
         return False
@@ -333,7 +338,8 @@ def _sky_of(state: _State, blobs: NDArray[np.int32]) -> dict[str, float]:
     sky = {}
     for band, coadd in coadd_bands(state.images, state.grid, maps=state.maps).items():
         empty = (blobs < 0) & (coadd.weight > 0)
-        sky[band] = float(np.median(coadd.image[empty])) if empty.any() else 0.0
+        known = int(empty.sum()) >= _SKY_PIXELS
+        sky[band] = float(np.median(coadd.image[empty])) if known else 0.0
     return sky
 
 
