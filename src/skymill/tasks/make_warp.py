@@ -115,8 +115,9 @@ class WarpAndPsfMatchConfig(Config):
     psfMatch = options_field(MatchOptions, "Kernel of the PSF matching.")
 
     def setDefaults(self) -> None:
-        """As published."""
+        """The published kernel; no noise realisation, which only metadetection needs."""
         self.warp.warpingKernelName = "lanczos5"
+        self.warp.noise = False
 
 
 class MakeWarpConfig(PipelineTaskConfig, pipelineConnections=MakeWarpConnections):

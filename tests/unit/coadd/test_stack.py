@@ -292,3 +292,27 @@ def test_without_noise_planes_there_is_none():
     rng = np.random.default_rng(13)
     _, coadd = finish([field(k, rng, with_noise=k == 0)[0] for k in range(2)])
     assert coadd.noise is None
+
+
+def test_empty_apertures_scatter_as_the_variance_says():
+    rng = np.random.default_rng(8)
+    noises = [5.0, 5.0, 8.0, 6.0]
+    _, coadd = finish([field(k, rng, noise=s, stars=[])[0] for k, s in enumerate(noises)])
+    radius = 4
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disc = x**2 + y**2 <= radius**2
+    good = (coadd.planes.mask == 0) & (coadd.n_image == 4)
+    pulls, noise = [], []
+    step = 2 * radius + 1
+    for cy in range(radius, good.shape[0] - radius, step):
+        for cx in range(radius, good.shape[1] - radius, step):
+            cut = slice(cy - radius, cy + radius + 1), slice(cx - radius, cx + radius + 1)
+            if good[cut][disc].all():
+                sigma = np.sqrt(coadd.planes.variance[cut][disc].sum())
+                pulls.append(coadd.planes.image[cut][disc].sum() / sigma)
+                noise.append(coadd.noise[cut][disc].sum() / sigma)
+    assert len(pulls) > 300
+    for values in (pulls, noise):
+        # The error of a width of n Gaussian numbers is 1 / sqrt(2 n); 3.5 sigma of it. Lanczos-3
+        # keeps all of the power at this scale.
+        assert np.std(values) == pytest.approx(1.0, abs=3.5 / np.sqrt(2 * len(values)))
