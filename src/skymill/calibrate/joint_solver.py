@@ -9,6 +9,7 @@ normal matrix, which is solved by Cholesky factorisation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,23 @@ from scipy import linalg, sparse
 from skymill.calibrate.robust import find_pedestal
 from skymill.data.errors import FitError
 
-__all__ = ["JointProblem", "JointSolution", "Weights", "solve_step", "update_weights"]
+__all__ = [
+    "JointOutcome",
+    "JointProblem",
+    "JointSolution",
+    "Measured",
+    "Weights",
+    "iterate",
+    "solve_step",
+    "update_weights",
+]
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Int64Array = NDArray[np.int64]
+
+#: Values and errors of the measurements by the parameters and the stars' values.
+Measured = Callable[[Float64Array, Float64Array | None], tuple[Float64Array, Float64Array]]
 
 #: Stars whose rows are multiplied as a dense block at a time.
 _BLOCK = 2000
@@ -291,3 +304,82 @@ def update_weights(
     drop = (badness > clip) & (badness >= worst[problem.star])
     drop_ref = (ref_badness > clip) & (ref_badness >= worst[problem.reference_star])
     return Weights(used & ~drop, ref_used & ~drop_ref, pedestal, ref_pedestal)
+
+
+@dataclass(frozen=True)
+class JointOutcome:
+    """What a fit ended with.
+
+    Parameters
+    ----------
+    problem : JointProblem
+        The fit.
+    parameters : (size, k) float64
+        Its parameters.
+    solution : JointSolution
+        The last step.
+    weights : Weights
+        Who was used.
+    error : (n,) float64
+        Errors of the measurements.
+    """
+
+    problem: JointProblem
+    parameters: Float64Array
+    solution: JointSolution
+    weights: Weights
+    error: Float64Array
+
+
+def iterate(
+    problem: JointProblem,
+    measured: Measured,
+    components: int,
+    *,
+    max_iterations: int,
+    clip: float,
+) -> JointOutcome:
+    """Linearise, solve and clip until nothing changes.
+
+    Parameters
+    ----------
+    problem : JointProblem
+        The fit.
+    measured : callable
+        Values and errors of the measurements by the parameters and the stars' values.
+    components : int
+        2 for positions, 1 for magnitudes.
+    max_iterations : int
+        At most so many steps.
+    clip : float
+        Outliers are beyond so many standard deviations.
+
+    Returns
+    -------
+    JointOutcome
+        The result.
+    """
+    parameters = np.zeros((problem.design.shape[1], components))
+    n = problem.star.size
+    weights = Weights(np.ones(n, bool), np.ones(problem.reference_star.size, bool), 0.0)
+    values, error = measured(parameters, None)
+    # Start with a pedestal so wide that the brightest stars do not decide alone.
+    weights = Weights(weights.used, weights.reference_used, float(np.median(error)))
+    solution = solve_step(problem, values, error, parameters, weights)
+    for _ in range(max_iterations):
+        parameters = parameters + solution.step
+        new = update_weights(problem, solution, error, weights, clip=clip)
+        still = (
+            np.array_equal(new.used, weights.used)
+            and np.array_equal(new.reference_used, weights.reference_used)
+            and abs(new.pedestal - weights.pedestal) <= 1e-3 * new.pedestal + 1e-12
+            and abs(new.reference_pedestal - weights.reference_pedestal)
+            <= 1e-3 * new.reference_pedestal + 1e-12
+            and float(np.abs(solution.step).max()) < 1e-6
+        )
+        weights = new
+        values, error = measured(parameters, solution.value)
+        if still:
+            break
+        solution = solve_step(problem, values, error, parameters, weights)
+    return JointOutcome(problem, parameters, solution, weights, error)
