@@ -23,7 +23,7 @@ from skymill.sims.community import (
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
-    options = patch_preset("tiny", exposures=2, trails=0.0)
+    options = patch_preset("tiny", exposures=2, trails=0.0, halos=False)
     return root, simulate_release_patch(root, options)
 
 

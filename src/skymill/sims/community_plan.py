@@ -66,6 +66,7 @@ class ReleasePatchOptions:
         ((-150.0, 120.0, 11.5), (130.0, -140.0, 13.0), (90.0, 200.0, 14.0)),
         "stars in addition: East and North of the centre [arcsec], Gaia G (AB)",
     )
+    halos: bool = option(True, "light of bright stars that the telescope scatters beyond 7 arcsec")
     cosmic_ray_rate: float = option(1.6, "tracks per cm2 and minute", unit="1/cm2/min")
     found_cosmic_rays: float = option(0.8, "share of the cosmic rays that the pipeline masks")
     trails: float = option(0.25, "share of the exposures that a satellite crosses")
