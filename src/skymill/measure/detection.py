@@ -317,9 +317,47 @@ def _measure_noise(
     thin[::step, ::step] = free[::step, ::step]
     chosen = thin if np.count_nonzero(thin) > 100 else free
     offset = float(np.median(smooth[chosen]))
-    scaled = (smooth[chosen] - offset) / noise[chosen]
-    low, high = np.percentile(scaled, [15.865, 84.135])
-    return float(max(0.5 * (high - low), 1e-3)), offset
+    width = _curvature_width(smooth, noise, free, psf_sigma)
+    if not np.isfinite(width):
+        scaled = (smooth[chosen] - offset) / noise[chosen]
+        low, high = np.percentile(scaled, [15.865, 84.135])
+        width = 0.5 * (high - low)
+    return float(max(width, 1e-3)), offset
+
+
+def _curvature_width(
+    smooth: NDArray[np.float32],
+    noise: NDArray[np.float32],
+    free: NDArray[np.bool_],
+    psf_sigma: float,
+) -> float:
+    """Width of the significance from second differences over some widths of the filter.
+
+    They know nothing of the level and the slope of the wings of a bright star, between which faint
+    sources are still seen. NaN where too few pixels are free.
+    """
+    reach = max(3, round(4.0 * psf_sigma))
+    ny, nx = smooth.shape
+    step = max(1, int(np.sqrt(smooth.size / _SAMPLE)))
+    values = []
+    for axis in (0, 1):
+        if smooth.shape[axis] <= 2 * reach:
+            continue
+        cuts = []
+        for shift in (0, reach, 2 * reach):
+            rows = slice(shift, ny - 2 * reach + shift, step) if axis == 0 else slice(0, ny, step)
+            columns = slice(shift, nx - 2 * reach + shift, step) if axis else slice(0, nx, step)
+            cuts.append((rows, columns))
+        all_free = free[cuts[0]] & free[cuts[1]] & free[cuts[2]]
+        left, middle, right = (smooth[cut][all_free] for cut in cuts)
+        # The variance of left - 2 middle + right where the three are independent.
+        error2 = sum(w * noise[cut][all_free] ** 2 for w, cut in zip((1, 4, 1), cuts, strict=True))
+        values.append((left - 2.0 * middle + right) / np.sqrt(error2))
+    joined = np.concatenate(values) if values else np.empty(0)
+    if joined.size < 100:
+        return float("nan")
+    low, high = np.percentile(joined, [15.865, 84.135])
+    return float(0.5 * (high - low))
 
 
 def _seeds(

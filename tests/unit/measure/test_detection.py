@@ -205,3 +205,21 @@ def test_bad_input():
         detect_sources(image, image, np.zeros((5, 5), np.int32), psf_sigma=-1.0)
     with pytest.raises(ConfigError, match="polarity"):
         DetectionOptions(polarity="up")
+
+
+def test_faint_star_in_the_wings_of_a_bright_one():
+    rng = np.random.default_rng(4)
+    v, u = np.mgrid[:140, :140]
+    wings = 4e5 * (1 + ((u - 60) ** 2 + (v - 70) ** 2) / 3.0**2) ** -1.7
+    star = 60.0 * np.exp(-0.5 * ((u - 118.0) ** 2 + (v - 30.0) ** 2) / 1.6**2)
+    image = (wings + star + rng.normal(0, 5.0, u.shape)).astype(np.float32)
+    found = detect_sources(
+        image,
+        np.full(image.shape, 25.0, np.float32),
+        np.zeros(image.shape, np.int32),
+        psf_sigma=1.6,
+        options=DetectionOptions(dynamic=True),
+    )
+    # The wings' own unevenness is not noise: that would hide a star of 70 sigma.
+    assert found.noise_factor < 2.0
+    assert (np.hypot(found.x - 118.0, found.y - 30.0) < 1.0).any()
