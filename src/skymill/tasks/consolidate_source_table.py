@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from astropy.table import Table
-from lsst.pipe.base import (
-    InputQuantizedConnection,
-    NoWorkFound,
-    OutputQuantizedConnection,
-    PipelineTask,
-    PipelineTaskConfig,
-    PipelineTaskConnections,
-    QuantumContext,
-    Struct,
-)
+from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections
 from lsst.pipe.base import connectionTypes as cT
 
-from skymill.calibrate.visit_table import join_tables
+from skymill.tasks._consolidate import ConsolidateTask
 
 __all__ = [
     "ConsolidateSourceTableConfig",
@@ -52,34 +40,9 @@ class ConsolidateSourceTableConfig(
     """No options."""
 
 
-class ConsolidateSourceTableTask(PipelineTask):
+class ConsolidateSourceTableTask(ConsolidateTask):
     """Join the source tables of the CCDs of a visit."""
 
     ConfigClass = ConsolidateSourceTableConfig
     _DefaultName = "consolidateSourceTable"
-
-    def runQuantum(
-        self,
-        butlerQC: QuantumContext,
-        inputRefs: InputQuantizedConnection,
-        outputRefs: OutputQuantizedConnection,
-    ) -> None:
-        """Read the tables, join them, write the result."""
-        butlerQC.put(self.run(**butlerQC.get(inputRefs)), outputRefs)
-
-    def run(self, inputCatalogs: list[Table], **_: Any) -> Struct:
-        """Join the tables.
-
-        Parameters
-        ----------
-        inputCatalogs : list of Table
-            One for each CCD.
-
-        Returns
-        -------
-        lsst.pipe.base.Struct
-            ``outputCatalog``, sorted by detector.
-        """
-        if not inputCatalogs:
-            raise NoWorkFound("no CCD of this visit has a source table")
-        return Struct(outputCatalog=join_tables(inputCatalogs, schema="sourceTable_visit"))
+    schema = "sourceTable_visit"
