@@ -23,28 +23,42 @@ def _phases(shift, n, count, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _look_up(k2, table):
-    """Transform of the profile at K^2, its slope by K^2, and its derivative by the index."""
-    t = 1.0 + _STRETCH * k2
-    mantissa, exponent = math.frexp(t)
+def _widths(n_knot):
+    """Width in K^2 of the intervals of each octave."""
+    out = np.empty(n_knot // _PER_OCTAVE + 2)
+    out[0] = 1.0 / (_PER_OCTAVE * _STRETCH)
+    for i in range(1, out.size):
+        out[i] = 2.0 * out[i - 1]
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find(k2, n_knot):
+    """Interval of the table and place in it; the last interval has no end."""
+    mantissa, exponent = math.frexp(1.0 + _STRETCH * k2)
     position = (2.0 * mantissa - 1.0) * _PER_OCTAVE
     part = int(position)
-    index = (exponent - 1) * _PER_OCTAVE + part
-    if index >= table.shape[0] - 1:
-        return 0.0, 0.0, 0.0
-    u = position - part
-    width = math.ldexp(1.0, exponent - 1) / (_PER_OCTAVE * _STRETCH)
+    return min((exponent - 1) * _PER_OCTAVE + part, n_knot - 1), position - part
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _look_up(index, u, width, table):
+    """Transform of the profile, and its slope by K^2."""
     f0, f1 = table[index, 0], table[index + 1, 0]
     d0, d1 = table[index, 1] * width, table[index + 1, 1] * width
     rise = f1 - f0
     c2, c3 = 3.0 * rise - 2.0 * d0 - d1, d0 + d1 - 2.0 * rise
     value = f0 + u * (d0 + u * (c2 + u * c3))
-    slope = (d0 + u * (2.0 * c2 + u * 3.0 * c3)) / width
+    return value, (d0 + u * (2.0 * c2 + u * 3.0 * c3)) / width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _look_up_index(index, u, width, table):
+    """Derivative of the transform by the index of the profile."""
     n0, n1 = table[index, 2], table[index + 1, 2]
     e0, e1 = table[index, 3] * width, table[index + 1, 3] * width
     rise = n1 - n0
-    by_index = n0 + u * (e0 + u * (3.0 * rise - 2.0 * e0 - e1 + u * (e0 + e1 - 2.0 * rise)))
-    return value, slope, by_index
+    return n0 + u * (e0 + u * (3.0 * rise - 2.0 * e0 - e1 + u * (e0 + e1 - 2.0 * rise)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -61,6 +75,8 @@ def fill_spectra(psf, shift, quadratic, d_quadratic, table, is_galaxy, by_index,
     n_shape = d_quadratic.shape[1]
     ex, ey = np.empty(half, np.complex128), np.empty(n, np.complex128)
     step = 2.0 * math.pi / n
+    n_knot = table.shape[0]
+    widths = _widths(n_knot)
     for m in range(n_image):
         _phases(shift[m, 0], n, half, ex)
         _phases(shift[m, 1], n, n, ey)
@@ -72,10 +88,20 @@ def fill_spectra(psf, shift, quadratic, d_quadratic, table, is_galaxy, by_index,
                 kx = step * ix
                 slope_x = 0.0 if 2 * ix == n else kx
                 base = psf[m, iy, ix] * (ex[ix] * ey[iy])
-                value, slope, index = 1.0, 0.0, 0.0
+                value, slope = 1.0, 0.0
                 if is_galaxy:
-                    k2 = qxx * kx * kx + qyy * ky * ky + 2.0 * qxy * kx * ky
-                    value, slope, index = _look_up(max(k2, 0.0), table)
+                    k2 = max(qxx * kx * kx + qyy * ky * ky + 2.0 * qxy * kx * ky, 0.0)
+                    found, u = _find(k2, n_knot)
+                    if found < n_knot - 1:
+                        width = widths[found // _PER_OCTAVE]
+                        value, slope = _look_up(found, u, width, table)
+                        if by_index:
+                            index = _look_up_index(found, u, width, table)
+                            out[m, 3 + n_shape, iy, ix] = base * index
+                    else:
+                        value = 0.0
+                        if by_index:
+                            out[m, 3 + n_shape, iy, ix] = 0.0
                 model = base * value
                 out[m, 0, iy, ix] = model
                 if n_plane == 1:
@@ -89,8 +115,6 @@ def fill_spectra(psf, shift, quadratic, d_quadratic, table, is_galaxy, by_index,
                         + 2.0 * d_quadratic[m, j, 2] * kx * ky
                     )
                     out[m, 3 + j, iy, ix] = base * (slope * d)
-                if by_index:
-                    out[m, 3 + n_shape, iy, ix] = base * index
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -270,8 +294,11 @@ def place_model(parameters, base_shift, to_pixel, shift, quadratic, d_quadratic)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def cut_stamp(image, weight, keep, x0, y0, data_out, weight_out, window):
-    """Copy a stamp of the residual and its weight, where ``keep``; its window of pixels."""
+def cut_stamp(image, weight, brick_pixel, mask, x0, y0, data_out, weight_out, window):
+    """Copy a stamp of the residual and its weight within a mask; its window of pixels.
+
+    brick_pixel (ny, nx): place of each pixel in ``mask`` (flat, bool), -1 for none.
+    """
     ny, nx = image.shape
     n = data_out.shape[0]
     data_out[:, :] = 0.0
@@ -282,7 +309,8 @@ def cut_stamp(image, weight, keep, x0, y0, data_out, weight_out, window):
     for j in range(max(0, -y0), min(n, ny - y0)):
         for i in range(first, last):
             w = weight[y0 + j, x0 + i]
-            if w > 0.0 and keep[y0 + j, x0 + i]:
+            pixel = brick_pixel[y0 + j, x0 + i]
+            if w > 0.0 and pixel >= 0 and mask[pixel]:
                 data_out[j, i] = image[y0 + j, x0 + i]
                 weight_out[j, i] = w
                 window[0], window[1] = min(window[0], j), max(window[1], j + 1)

@@ -42,6 +42,9 @@ class FitOptions:
     grow: int = option(4, "growth of a source's own pixels", unit="pixel")
     max_radius: float = option(30.0, "largest half-light radius", unit="arcsec")
     max_radius_round: float = option(10.0, "largest half-light radius of REX", unit="arcsec")
+    psf_error: float = option(
+        0.01, "a galaxy must win this part of the chi-squared of the point source over it"
+    )
     reoptimize: bool = option(False, "fit all sources once more after the choice of models")
     iterate: bool = option(True, "search the residuals for more sources")
     avoid: float = option(2.0, "new sources so near to known ones are ignored", unit="pixel")
@@ -51,6 +54,7 @@ class FitOptions:
         check_range(self, "grow", low=0)
         check_range(self, "max_radius", low=0.1)
         check_range(self, "max_radius_round", low=0.1)
+        check_range(self, "psf_error", low=0.0, high=1.0)
         check_range(self, "avoid", low=0.0)
 
 

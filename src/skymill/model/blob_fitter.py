@@ -46,6 +46,17 @@ Float64Array = NDArray[np.float64]
 _PRECISION = 0.01
 #: Farthest that a source forced to be a point owns pixels; radius that each source owns [pixel].
 _POINT_REACH, _OWN_RADIUS = 25, 5
+#: Part of the light that must fall on used pixels for a flux to be kept.
+_SEEN = 1e-6
+
+
+def _drop_unseen(fit: SourceFit, stamps: Stamps) -> None:
+    """Zero the flux of bands in which almost nothing of the model falls on used pixels."""
+    seen = (fit.planes * (stamps.weight > 0)).sum(axis=(1, 2))
+    for b in range(fit.flux.size):
+        own = stamps.band == b
+        if own.any() and seen[own].mean() < _SEEN:
+            fit.flux[b] = 0.0
 
 
 class BlobFitter:
@@ -68,6 +79,8 @@ class BlobFitter:
         self.parts = cut_images(
             images, bands=options.bands, wcs=blob.brick_wcs, x0=blob.x0, y0=blob.y0, mask=self.mask
         )
+        self.part_band = np.array([p.band for p in self.parts], np.int64)
+        self.part_noise = np.array([p.source.sigma1 for p in self.parts], np.float64)
         scale = place(blob.brick_wcs, *blob.brick_wcs.pixel_to_sky(x=[blob.x0], y=[blob.y0]))
         self.pixel_scale = 1.0 / np.sqrt(abs(np.linalg.det(scale.to_pixel[0])))
         self.sources = self._create(blob.sources, list(range(len(blob.sources))))
@@ -116,12 +129,27 @@ class BlobFitter:
                 places=places,
                 row=i,
                 psf=psf,
-                reach=[psf_reach(s) if s is not None else np.zeros(1) for s in psf],
             )
+            self._measure_reach(source)
             source.first_flux = source.flux.copy()
             source.first_radius = float(table.radius[i])
             out.append(source)
         return out
+
+    def _measure_reach(self, source: BlobSource) -> None:
+        """What the widths of stamps depend on, for each exposure."""
+        n, i = len(self.parts), source.row
+        rings = [psf_reach(s) if s is not None else np.zeros(1) for s in source.psf]
+        source.reach = np.zeros((n, max((r.size for r in rings), default=1)))
+        source.magnification, source.far = np.ones(n), np.zeros(n)
+        source.seen = np.array([s is not None for s in source.psf], bool)
+        for m, (part, where) in enumerate(zip(self.parts, source.places, strict=True)):
+            source.reach[m, : rings[m].size] = rings[m]
+            if source.seen[m]:
+                source.magnification[m] = np.linalg.norm(where.to_pixel[i], 2)
+                x, y = where.x[i] - part.x0, where.y[i] - part.y0
+                ny, nx = part.residual.shape
+                source.far[m] = max(x, y, nx - 1 - x, ny - 1 - y, 0.0)
 
     # --- Pixels -----------------------------------------------------------------------------
 
@@ -137,31 +165,26 @@ class BlobFitter:
         """Width of stamps that hold a model on every exposure."""
         shape = replace(source.shape_fit(), kind=kind, parameters=parameters)
         radius, e1, e2 = shape.shape
-        width = 16.0
-        for m, part in enumerate(self.parts):
-            if source.psf[m] is None:
-                continue
-            where = source.places[m]
-            flux = 1.5 * abs(float(source.flux[part.band])) + 10.0 * part.source.sigma1
-            wings = np.flatnonzero(flux * source.reach[m] > _PRECISION * part.source.sigma1)
-            reach = 4.0 + (float(wings[-1]) if wings.size else 1.0)
-            reach += profile_reach(
-                kind,
-                float(parameters[INDEX]),
-                radius,
-                float(np.hypot(e1, e2)),
-                faintest=2.0 * _PRECISION * part.source.sigma1 / flux,
-                magnification=float(np.linalg.norm(where.to_pixel[source.row], 2)),
-            )
-            x, y = where.x[source.row] - part.x0, where.y[source.row] - part.y0
-            ny, nx = part.residual.shape
-            far = max(x, y, nx - 1 - x, ny - 1 - y, 0.0) + 4.0
-            width = max(width, min(2.0 * reach, far + reach))
-        return stamp_size(width)
+        if not source.seen.any() or not self.parts:
+            return stamp_size(0.0)
+        flux = 1.5 * np.abs(source.flux)[self.part_band] + 10.0 * self.part_noise
+        wings = (source.reach * (flux / self.part_noise)[:, None] > _PRECISION).sum(axis=1)
+        reach = 4.0 + np.maximum(wings - 1.0, 1.0)
+        reach += profile_reach(
+            kind,
+            float(parameters[INDEX]),
+            radius * source.magnification,
+            float(np.hypot(e1, e2)),
+            faintest=2.0 * _PRECISION * self.part_noise / flux,
+        )
+        width = np.minimum(2.0 * reach, source.far + 4.0 + reach)
+        return stamp_size(float(width[source.seen].max()))
 
     def _stamps(self, source: BlobSource, size: int, mask: BoolArray | None) -> Stamps:
         """Residual pixels about a source on the exposures that see it."""
         images, data, weight, window, psf, x0s, y0s, shift = [], [], [], [], [], [], [], []
+        flat = (self.mask if mask is None else mask).ravel()
+        cached = source.spectra.setdefault(size, {})
         for m, part in enumerate(self.parts):
             stamp = source.psf[m]
             if stamp is None:
@@ -173,10 +196,8 @@ class BlobFitter:
             if x0 >= nx or y0 >= ny or x0 + size <= 0 or y0 + size <= 0:
                 continue
             d, w, box = np.empty((size, size)), np.empty((size, size)), np.empty(4, np.int64)
-            keep = part.keep(self.mask if mask is None else mask)
-            if not cut_stamp(part.residual, part.weight, keep, x0, y0, d, w, box):
+            if not cut_stamp(part.residual, part.weight, part.brick_pixel, flat, x0, y0, d, w, box):
                 continue
-            cached = source.spectra.setdefault(size, {})
             if m not in cached:
                 cached[m] = psf_spectrum(stamp, size)
             images.append(m)
@@ -417,13 +438,13 @@ class BlobFitter:
         mask = self._own_pixels(source, number)
         if mask is None:
             return None
-        fits: dict[SourceType, SourceFit] = {}
+        fits: dict[SourceType, tuple[SourceFit, Stamps]] = {}
         won: dict[SourceType, float] = {}
 
         def attempt(kind: SourceType, start: Float64Array) -> None:
             found = self._fit(source, kind, start, mask, self._max_radius(source, kind, mask))
             if found is not None:
-                fits[kind], won[kind] = found[0], found[0].signed_gain
+                fits[kind], won[kind] = found, found[0].signed_gain
 
         here = source.parameters.copy()
         if not source.is_large_galaxy:
@@ -436,17 +457,18 @@ class BlobFitter:
             if source.is_large_galaxy or try_galaxies(won):
                 attempt(SourceType.DEV, here)
                 attempt(SourceType.EXP, here)
-                so_far = select_model(won)
+                so_far = select_model(won, fraction=self.options.psf_error)
                 if so_far in (SourceType.DEV, SourceType.EXP):
-                    start = fits[so_far].parameters.copy()
-                    start[INDEX] = fits[so_far].sersic
+                    start = fits[so_far][0].parameters.copy()
+                    start[INDEX] = fits[so_far][0].sersic
                     attempt(SourceType.SER, start)
         for kind, value in won.items():
             source.dchisq[DCHISQ_PLACE[kind]] = value
-        best = select_model(won)
+        best = select_model(won, fraction=self.options.psf_error)
         if best is None or won[best] == 0.0:
             return None
-        return fits[best]
+        _drop_unseen(*fits[best])
+        return fits[best][0]
 
     def fit_again(self) -> None:
         """Fit all sources once more with their types, on all pixels of the blob."""

@@ -45,6 +45,14 @@ class BlobSource:
         See ``places``.
     psf : list of (n, n) float32
         PSF on each exposure; None where it is not known.
+    reach : (m, k) float64
+        Largest value of the PSF outside of each radius, on each exposure.
+    magnification : (m,) float64 [pixel / arcsec]
+        Largest scale there.
+    far : (m,) float64 [pixel]
+        Distance of the farthest pixel of the part.
+    seen : (m,) bool
+        The PSF is known there.
     """
 
     origin: int
@@ -59,7 +67,10 @@ class BlobSource:
     places: list[Placement]
     row: int
     psf: list[NDArray[np.float32] | None]
-    reach: list[Float64Array]
+    reach: Float64Array = field(default_factory=lambda: np.zeros((0, 1)))
+    magnification: Float64Array = field(default_factory=lambda: np.zeros(0))
+    far: Float64Array = field(default_factory=lambda: np.zeros(0))
+    seen: BoolArray = field(default_factory=lambda: np.zeros(0, bool))
     fixed_position: bool = False
     fixed_type: bool = False
     is_reference: bool = False

@@ -136,8 +136,8 @@ def profile_table(kind: int, sersic: float) -> Float64Array:
 
 
 def profile_reach(
-    kind: int, sersic: float, radius: float, e: float, *, faintest: float, magnification: float
-) -> float:
+    kind: int, sersic: float, size: ArrayLike, e: float, *, faintest: ArrayLike
+) -> Float64Array:
     """How far a profile reaches before it is negligible.
 
     Parameters
@@ -146,25 +146,24 @@ def profile_reach(
         `SourceType`.
     sersic : float
         Index; used for SER only.
-    radius : float [arcsec]
-        Half-light radius of the major axis.
+    size : (m,) float [pixel]
+        Half-light radius of the major axis, along the largest scale of each image.
     e : float
         Ellipticity.
-    faintest : float
+    faintest : (m,) float
         Part of the flux that a pixel must hold to matter.
-    magnification : float [pixel / arcsec]
-        Largest scale.
 
     Returns
     -------
-    float [pixel]
+    (m,) float64 [pixel]
         0 for points.
     """
+    pixels = np.asarray(size, np.float64)
     if kind == SourceType.PSF:
-        return 0.0
+        return np.zeros_like(pixels)
     n = {SourceType.DEV: 4.0, SourceType.SER: sersic}.get(SourceType(kind), 1.0)
-    size = radius * magnification
-    return size * extent(n, faintest * size * size * (1.0 - e) / (1.0 + e))
+    squeezed = (1.0 - e) / (1.0 + e)
+    return pixels * extent(n, np.asarray(faintest, np.float64) * pixels**2 * squeezed)
 
 
 def psf_reach(stamp: NDArray[np.float32]) -> Float64Array:
@@ -316,14 +315,15 @@ def _plane(
     wings = np.flatnonzero(abs(flux) * psf_reach(stamp) > limit)
     core = 2.0 + (float(wings[-1]) if wings.size else 1.0)
     to_pixel = where.to_pixel[i]
-    reach = core + profile_reach(
+    scale = float(np.linalg.norm(to_pixel, 2))
+    outskirts = profile_reach(
         kind,
         float(sources.sersic[i]),
-        float(sources.radius[i]),
+        scale * float(sources.radius[i]),
         float(np.hypot(sources.e1[i], sources.e2[i])),
         faintest=limit / abs(flux),
-        magnification=float(np.linalg.norm(to_pixel, 2)),
     )
+    reach = core + float(outskirts)
     x, y = float(where.x[i]), float(where.y[i])
     if x < -reach or y < -reach or x > nx - 1 + reach or y > ny - 1 + reach:
         return None

@@ -22,8 +22,6 @@ _DETECTION = 25.0
 _GALAXY = 9.0 + 3.0
 #: A free index must win so much over a fixed one.
 _INDEX = 25.0
-#: Part of the chi-squared of the point source that a richer model must win: PSFs are not perfect.
-_FRACTION = 0.01
 #: Sources that win more are tried as galaxies in any case.
 _BRIGHT = 400.0
 
@@ -46,13 +44,16 @@ def try_galaxies(won: Mapping[SourceType, float]) -> bool:
     return rex > psf + 1.0 or max(psf, rex) > _BRIGHT
 
 
-def select_model(won: Mapping[SourceType, float]) -> SourceType | None:
+def select_model(won: Mapping[SourceType, float], *, fraction: float = 0.01) -> SourceType | None:
     """The model that a source gets.
 
     Parameters
     ----------
     won : mapping
         Chi-squared that each model that was tried wins over no source.
+    fraction : float
+        Part of the chi-squared of the point source that a richer model must win: PSFs are not
+        perfect.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def select_model(won: Mapping[SourceType, float]) -> SourceType | None:
             return SourceType.PSF
         return max(won, key=lambda kind: won[kind])
     psf = won.get(SourceType.PSF, 0.0)
-    margin = _FRACTION * psf
+    margin = fraction * psf
     kept = SourceType.PSF
     if SourceType.PSF not in won or won[SourceType.REX] - psf > max(
         _PENALTY[SourceType.REX] - _PENALTY[SourceType.PSF], margin

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline, PPoly
 from scipy.special import gammaincinv, j0, j1
 
@@ -82,24 +82,25 @@ def _brightness(rounded: int) -> tuple[Float64Array, Float64Array]:
     return radius, value / total
 
 
-def extent(n: float, threshold: float) -> float:
+def extent(n: float, threshold: ArrayLike) -> Float64Array:
     """Radius [half-light radii] beyond which a profile of unit flux is fainter than a threshold.
 
     Parameters
     ----------
     n : float
         Index; rounded to quarters.
-    threshold : float [1 / half-light radius squared]
+    threshold : (m,) float [1 / half-light radius squared]
         Brightness of a round profile of unit flux.
 
     Returns
     -------
-    float
+    (m,) float64
         At most the radius of the edge.
     """
     radius, value = _brightness(round(4.0 * n))
-    above = np.flatnonzero(value > threshold)
-    return float(radius[min(above[-1] + 1, radius.size - 1)]) if above.size else 0.0
+    # The brightness falls outwards.
+    first = np.searchsorted(-value, -np.asarray(threshold, np.float64))
+    return np.asarray(radius[np.minimum(first, radius.size - 1)])
 
 
 def knots() -> Float64Array:
