@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skymill.campaign.actions import load_record
 from skymill.campaign.campaign import Campaign
@@ -43,29 +43,43 @@ _MAX_SHOWN = 5
 class Producer:
     """The task that makes a dataset type.
 
-    ``step`` and ``run`` of the campaign, ``label`` of the task, ``inputs`` that it cannot do
-    without.
+    ``step`` and ``run`` of the campaign, ``label`` of the task, its ``inputs``, and those of
+    them that it can do without.
     """
 
     step: Step
     run: PipelineRun
     label: str
     inputs: tuple[str, ...]
+    optional: tuple[str, ...]
+
+
+class _Task(NamedTuple):
+    inputs: tuple[str, ...]
+    optional: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 @functools.cache
-def _tasks_of(pipeline: str) -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+def _tasks_of(pipeline: str) -> Mapping[str, _Task]:
     """Inputs and outputs of the tasks of a pipeline, by label."""
     from lsst.pipe.base import Pipeline
 
     graph = Pipeline.from_uri(pipeline).to_graph(visualization_only=True)
-    return {
-        label: (
-            tuple(edge.parent_dataset_type_name for edge in task.iter_all_inputs()),
+    tasks = {}
+    for label, task in graph.tasks.items():
+        connections = task.config.connections.ConnectionsClass(config=task.config)
+        edges = list(task.iter_all_inputs())
+        tasks[label] = _Task(
+            tuple(edge.parent_dataset_type_name for edge in edges),
+            tuple(
+                edge.parent_dataset_type_name
+                for edge in edges
+                if getattr(getattr(connections, edge.connection_name), "minimum", 1) == 0
+            ),
             tuple(edge.parent_dataset_type_name for edge in task.outputs.values()),
         )
-        for label, task in graph.tasks.items()
-    }
+    return tasks
 
 
 def find_producers(cluster: Cluster, name: str) -> list[Producer]:
@@ -87,11 +101,14 @@ def find_producers(cluster: Cluster, name: str) -> list[Producer]:
     found = []
     for step in STEPS:
         for run in runs_of(cluster, step):
-            for label, (inputs, outputs) in _tasks_of(
-                f"{pipeline_file(cluster)}#{run.subset}"
-            ).items():
-                if name in outputs:
-                    found.append(Producer(step=step, run=run, label=label, inputs=inputs))
+            tasks = _tasks_of(f"{pipeline_file(cluster)}#{run.subset}")
+            found += [
+                Producer(
+                    step=step, run=run, label=label, inputs=task.inputs, optional=task.optional
+                )
+                for label, task in tasks.items()
+                if name in task.outputs
+            ]
     return found
 
 
@@ -123,7 +140,8 @@ def _query(
         dimensions = butler.get_dataset_type(name).dimensions
     except MissingDatasetTypeError:
         return []
-    there = [c for c in collections if butler.collections.query(c)] if collections != ["*"] else "*"
+    every = set(butler.collections.query("*"))
+    there = "*" if list(collections) == ["*"] else [c for c in collections if c in every]
     if not there:
         return []
     # An exposure is the visit of the same number.
@@ -279,6 +297,8 @@ class _Inquiry:
         for name in dict.fromkeys(producer.inputs):
             if _query(self.butler, name, places, data_id):
                 yield f"{indent}needs {name}: there"
+            elif name in producer.optional:
+                yield f"{indent}would use {name}: not there"
             else:
                 lacking.append(name)
         for name in lacking:
