@@ -235,7 +235,7 @@ def list_ccds(path: str | Path) -> list[tuple[int, str]]:
     finally:
         hdus.close()
     if not found:
-        raise DataError(f"{path} holds no CCD")
+        raise DataError(f"{path} holds no CCD: it is truncated or another kind of file")
     return found
 
 
@@ -433,7 +433,7 @@ def release_quality(
     Parameters
     ----------
     codes : (ny, nx) int
-        Pixels of the ``ood`` file: a code each since version 3.5, bits before.
+        Pixels of the ``ood`` file: a code each; for DECam before version 3.5 bits.
     camera : SurveyCamera
         For the codes that are not to be believed.
     plver : str
@@ -447,7 +447,7 @@ def release_quality(
     """
     values = np.asarray(codes).astype(np.int64)
     bad, saturated = QUALITY_BITS["badpix"], QUALITY_BITS["satur"]
-    if plver and _version(plver) != (0, 0) and _version(plver) < (3, 5):
+    if camera.name == "decam" and (0, 0) != _version(plver) < (3, 5):
         known = sum(QUALITY_BITS.values())
         out = (values & known).astype(np.int32)
         out[(values & ~known) != 0] |= bad

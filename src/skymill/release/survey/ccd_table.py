@@ -65,7 +65,7 @@ def read_fits_table(path: str | Path) -> Table:
     except (OSError, ValueError, IndexError, TypeError, EOFError) as err:
         raise DataError(f"{path} is truncated or no FITS table ({err})") from err
     if table is None:
-        raise DataError(f"{path} has no table")
+        raise DataError(f"{path} has no table: it is truncated or another kind of file")
     for name in table.colnames:
         if table[name].dtype.kind == "S":
             table[name] = np.char.strip(np.char.decode(np.asarray(table[name]), "ascii", "replace"))

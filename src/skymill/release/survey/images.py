@@ -19,7 +19,7 @@ __all__ = ["ImageList", "list_images", "parse_date"]
 
 _NAME = re.compile(
     r"^(?P<prefix>c4d|k4m|ksb)_(?P<date>\d{6})_(?P<time>\d{6})_ooi_(?P<band>[A-Za-z0-9]+)"
-    r"(?:_(?P<version>[A-Za-z0-9]+))?(?P<part>[.\-][A-Za-z0-9]+)?\.fits(?:\.fz|\.gz)?$"
+    r"(?:_(?P<version>[A-Za-z0-9]+))?(?P<part>[.\-](?:CCD\d|[NS]\d{1,2}))?\.fits(?:\.fz|\.gz)?$"
 )
 
 
