@@ -261,7 +261,7 @@ def blob_jobs(
                 is_reference=is_reference[index],
                 force_point=(bright | galaxy)[index] & ~large[index],
                 is_large_galaxy=large[index],
-                fit_background=(bright | medium | galaxy)[index],
+                fit_background=(bright | medium | galaxy)[index] & ~large[index],
                 avoid=masks.galaxy[box],
             ),
             index,

@@ -68,7 +68,9 @@ _PRODUCTS = {
 _DEPTH_EDGES = np.concatenate([[0.0], 20.1 + 0.1 * np.arange(50), [100.0]])
 
 
-def brick_header(grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]) -> fits.Header:
+def brick_header(
+    grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage], *, table: bool = True
+) -> fits.Header:
     """Cards that all files of a brick share.
 
     Parameters
@@ -79,6 +81,8 @@ def brick_header(grid: BrickGrid, options: BrickOptions, images: Sequence[FitIma
         Options.
     images : sequence of FitImage
         Exposures.
+    table : bool
+        With the cards about bands and models.
 
     Returns
     -------
@@ -103,6 +107,8 @@ def brick_header(grid: BrickGrid, options: BrickOptions, images: Sequence[FitIma
     for k, (ra, dec) in enumerate(zip(*grid.corners, strict=True), start=1):
         header[f"CORN{k}RA"] = (float(ra), "Brick corner RA (deg)")
         header[f"CORN{k}DEC"] = (float(dec), "Brick corner Dec (deg)")
+    if not table:
+        return header
     for band in options.bands:
         cameras = sorted({im.camera for im in images if im.band == band})
         header[f"BRICK_{band.upper()}"] = (bool(cameras), f"Does band {band} touch this brick?")
@@ -214,7 +220,7 @@ def write_coadds(
     list of Path
         The files.
     """
-    base = brick_header(grid, options, images)
+    base = brick_header(grid, options, images, table=False)
     out = []
     for band, coadd in coadds.items():
         planes: dict[str, NDArray[Any]] = {

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Row, Table
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from skymill.data.errors import DataError, MissingInputError, NoDataError, SkymillError
 from skymill.data.geometry import FitsWcs
@@ -37,6 +38,8 @@ _NANOMAGGY = 22.5
 _LOW_WEIGHT, _HIGH_WEIGHT = 0.1, 1.3
 #: A variance below this multiple of that of sky and source is explained by them.
 _PHOTON_EXCESS = 4.0
+#: Width of the local mean of the counts [pixel].
+_LOCAL = 3.0
 
 
 @dataclass
@@ -115,7 +118,9 @@ def _moved_psf(psf: PolynomialPsf, x0: int, y0: int) -> PolynomialPsf:
     return replace(psf, centre=(psf.centre[0] - x0, psf.centre[1] - y0))
 
 
-def read_image(row: Row, survey: SurveyDir, grid: BrickGrid) -> tuple[FitImage | None, str]:
+def read_image(
+    row: Row, survey: SurveyDir, grid: BrickGrid, *, unbiased: bool = True
+) -> tuple[FitImage | None, str]:
     """Read the part of one CCD that overlaps a brick.
 
     Parameters
@@ -126,6 +131,8 @@ def read_image(row: Row, survey: SurveyDir, grid: BrickGrid) -> tuple[FitImage |
         Where its files are.
     grid : BrickGrid
         The brick.
+    unbiased : bool
+        Take the pixel's own noise out of its weight.
 
     Returns
     -------
@@ -154,7 +161,7 @@ def read_image(row: Row, survey: SurveyDir, grid: BrickGrid) -> tuple[FitImage |
     if box is None:
         return None, f"{where} does not reach the pixels of the brick"
     pixels = read_ccd(path, hdu=hdu, ccd=ccd, camera=camera, box=box)
-    image = _calibrated(row, survey, pixels, wcs, box, where)
+    image = _calibrated(row, survey, pixels, wcs, box, where, unbiased)
     if not (image.inverse_error > 0).any():
         zero = not (pixels.quality == 0).any()
         why = "is masked everywhere" if zero else "has no weight above zero"
@@ -194,6 +201,49 @@ def _without_low_weights(pixels: CommunityCcd, weight: Float32Array) -> Float32A
     return np.where(keep, weight, np.float32(0.0)).astype(np.float32)
 
 
+def _unbiased_weights(image: Float32Array, weight: Float32Array) -> Float32Array:
+    """Weights that do not know the noise of their own pixel.
+
+    The pipeline's variance is that of sky and electronics plus the pixel's own counts over the
+    gain: a pixel that is low by chance weighs more, and every weighted mean comes out too low.
+    Where no source is significant, the counts are replaced by their local mean.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32 [count]
+        Sky-subtracted pixels.
+    weight : (ny, nx) float32 [1/count2]
+        Weights; 0 where masked.
+
+    Returns
+    -------
+    (ny, nx) float32 [1/count2]
+        The new weights.
+    """
+    good = weight > 0
+    if int(good.sum()) < 100:
+        return weight
+    variance = np.divide(1.0, weight, out=np.zeros(weight.shape), where=good)
+    level, typical = float(np.median(image[good])), float(np.median(variance[good]))
+    blank = good & (np.abs(image - level) < 3.0 * math.sqrt(typical))
+    blank &= np.abs(variance - typical) < 0.5 * typical
+    if int(blank.sum()) < 100:
+        return weight
+    counts = image[blank].astype(np.float64)
+    counts -= counts.mean()
+    slope = float((counts * variance[blank]).sum() / (counts**2).sum())
+    if slope <= 0:
+        return weight
+    share = gaussian_filter(good.astype(np.float64), _LOCAL)
+    mean = gaussian_filter(np.where(good, image, 0.0).astype(np.float64), _LOCAL)
+    mean = np.divide(mean, share, out=np.zeros_like(mean), where=share > 0.05)
+    # The core of a star has its own photons: only what may be noise is replaced.
+    faint = good & (np.abs(image - mean) < 5.0 * np.sqrt(variance))
+    new = variance - slope * np.where(faint, image - mean, 0.0)
+    new = np.maximum(new, 0.25 * variance)
+    return np.divide(1.0, new, out=np.zeros(weight.shape), where=good).astype(np.float32)
+
+
 def _calibrated(
     row: Row,
     survey: SurveyDir,
@@ -201,6 +251,7 @@ def _calibrated(
     wcs: FitsWcs,
     box: tuple[int, int, int, int],
     where: str,
+    unbiased: bool,
 ) -> FitImage:
     """Pixels in nanomaggies without their sky."""
     x0, x1, y0, y1 = box
@@ -217,6 +268,8 @@ def _calibrated(
     image[broken] = 0.0
     weight = np.where(broken | (quality != 0), np.float32(0), pixels.weight)
     weight = _without_low_weights(pixels, weight)
+    if unbiased:
+        weight = _unbiased_weights(image * scale, weight)
     error = np.sqrt(weight) * scale
     sigma1 = float(row["sig1"])
     if not (math.isfinite(sigma1) and sigma1 > 0):
@@ -271,7 +324,7 @@ def read_images(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> Im
         )
     images, kept, notes = [], [], []
     for k, row in enumerate(rows):
-        image, note = read_image(row, survey, grid)
+        image, note = read_image(row, survey, grid, unbiased=options.unbiased_weights)
         if image is None:
             notes.append(note)
             _LOG.info("%s", note)

@@ -44,6 +44,9 @@ class BrickOptions:
     tycho_path: str = option("", "Table of Tycho-2; SURVEY/tycho2*.fits if empty")
     n_sigma: float = option(6.0, "Threshold of the detection", unit="sigma")
     iterative: bool = option(True, "Look for more sources in the residuals of a blob")
+    unbiased_weights: bool = option(
+        True, "Take the pixel's own noise out of the photon noise of its weight"
+    )
     subtract_sky: bool = option(True, "Subtract the median of the coadd outside of the blobs")
     min_mjd: float = option(0.0, "Exposures before are left out", unit="day")
     max_mjd: float = option(math.inf, "Exposures after are left out", unit="day")

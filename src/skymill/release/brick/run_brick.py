@@ -17,7 +17,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 import skymill
-from skymill.data.errors import DataError, NoDataError
+from skymill.data.errors import DataError, MissingInputError, NoDataError
 from skymill.model.blob import Blob
 from skymill.model.fit_image import FitImage
 from skymill.model.sources import Sources
@@ -260,8 +260,12 @@ def _save(
 
 def _read(state: _State) -> None:
     """Stage tims: the exposures."""
-    _make_calibrations(state)
-    found: ImageSet = read_images(state.survey, state.grid, state.options)
+    try:
+        found: ImageSet = read_images(state.survey, state.grid, state.options)
+    except MissingInputError:
+        if state.options.skip_calibs or not _make_calibrations(state):
+            raise
+        found = read_images(state.survey, state.grid, state.options)
     state.images, state.ccds = found.images, found.table
     state.report.notes += found.notes
     state.report.n_images = len(found.images)
@@ -281,11 +285,9 @@ def _read(state: _State) -> None:
     )  # fmt: skip
 
 
-def _make_calibrations(state: _State) -> None:
-    """Make the PSF and sky of the exposures that have none, unless that is not wanted."""
-    if state.options.skip_calibs:
-        return
-    survey = state.survey
+def _make_calibrations(state: _State) -> bool:
+    """Make the PSF and sky of the exposures that have none; whether any was made."""
+    survey, made = state.survey, False
     for row in touching(survey, state.grid, state.options):
         folder, path = survey.folder(str(row["camera"])), survey.image_path(row)
         expnum, ccd = int(row["expnum"]), str(row["ccdname"]).strip()
@@ -299,7 +301,9 @@ def _make_calibrations(state: _State) -> None:
                         f"exposure {expnum} CCD {name} has no {kind} calibration, and making it "
                         f"failed: {word}"
                     )
+                made = made or word == "made"
                 state.report.notes.append(f"exposure {expnum} CCD {name}: {kind} {word}")
+    return made
 
 
 def _refs(state: _State) -> None:
