@@ -223,14 +223,16 @@ def _take_rest(image, inside, total, cx, cy, radius, factor, fresh):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def factorise(images, weights, white, inside, cx, cy, radii, first, iterations, templates, spectra):
+def factorise(
+    images, weights, white, inside, cx, cy, radii, first, iterations, relaxed, templates, spectra
+):
     """Alternate between the pixels, the spectra and the templates of one parent's children.
 
     ``images`` (bands, ny, nx) are the parent's pixels, ``weights`` (bands) the inverse variance,
     ``white`` the weighted sum of the bands. Each step shares every pixel among the children in
     proportion to their models, then takes each child's spectrum and its symmetric, monotonic
-    template from its share. Child 0 keeps a floor inside the whole parent, so that no flux is
-    lost.
+    template from its share; in the ``relaxed`` steps at the end it need not be symmetric. Child 0
+    keeps a floor inside the whole parent, so that no flux is lost.
     """
     n_band, ny, nx = images.shape
     n = cx.size
@@ -243,7 +245,7 @@ def factorise(images, weights, white, inside, cx, cy, radii, first, iterations, 
             spectra[k, b] = max(images[b, cy[k], cx[k]], np.float32(1e-6))
     total = np.empty((ny, nx), np.float32)
     fresh = np.zeros(templates.size, np.float32)
-    for _ in range(iterations):
+    for step in range(iterations + relaxed):
         new_spectra = np.zeros((n, n_band), np.float32)
         for b in range(n_band):
             total[:] = 0.0
@@ -276,7 +278,7 @@ def factorise(images, weights, white, inside, cx, cy, radii, first, iterations, 
                 for i in range(j * size + r + x0, j * size + r + x1 + 1):
                     t[i] = f[i] / norm if norm > 0.0 else np.float32(0.0)
                     f[i] = np.float32(0.0)
-            support[k] = _regularise(t, r, True, x0, y0, x1, y1)
+            support[k] = _regularise(t, r, step < iterations, x0, y0, x1, y1)
             for b in range(n_band):
                 spectra[k, b] = max(new_spectra[k, b], np.float32(1e-6))
 

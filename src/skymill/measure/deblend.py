@@ -29,12 +29,14 @@ IntArray = NDArray[np.int64]
 class DeblendOptions:
     """How footprints are taken apart."""
 
-    iterations: int = option(15, "alternations between templates and spectra")
+    iterations: int = option(8, "alternations between templates and spectra")
+    relaxed: int = option(2, "steps after them in which templates need not be symmetric")
     limit: float = option(0.3, "height at which a template ends", unit="sigma of the white image")
     max_radius: int = option(250, "largest radius of a secondary template", unit="pixel")
 
     def __post_init__(self) -> None:
         check_range(self, "iterations", low=1, high=1000)
+        check_range(self, "relaxed", low=0, high=1000)
         check_range(self, "limit", low=0.0, low_open=True)
         check_range(self, "max_radius", low=2)
 
@@ -376,6 +378,7 @@ def _split_parent(
         radii,
         first[:-1],
         options.iterations,
+        options.relaxed,
         templates,
         spectra,
     )

@@ -132,3 +132,17 @@ def test_nan_pixels_all_masked_empty():
     assert adaptive_moments(image, variance, mask, x=[], y=[], sigma=2.0).x.size == 0
     with pytest.raises(DataError, match="sigma must be > 0"):
         adaptive_moments(image, variance, mask, x=[1.0], y=[1.0], sigma=0.0)
+
+
+def test_a_galaxy_much_larger_than_the_start_does_not_become_a_needle():
+    v, u = np.mgrid[:121, :121] - 60.0
+    # An exponential of 14 pixel half-light radius, axis ratio 0.5, along the diagonal.
+    along, across = (u + v) / np.sqrt(2), (u - v) / np.sqrt(2)
+    image = 40.0 * np.exp(-1.678 * np.hypot(along, 2.0 * across) / 14.0)
+    image += np.random.default_rng(3).normal(0, 1, image.shape)
+    shape = adaptive_moments(*planes(image), x=[60.0], y=[60.0], sigma=1.6)
+    assert not shape.flags[0] & int(MeasureFlag.NOT_CONVERGED | MeasureFlag.BAD_MOMENTS)
+    assert shape.sigma[0] > 5.0
+    # (1 - q2)/(1 + q2) = 0.6 for the ellipses of the profile.
+    assert shape.e2[0] == pytest.approx(0.6, abs=0.05)
+    assert shape.e1[0] == pytest.approx(0.0, abs=0.05)
