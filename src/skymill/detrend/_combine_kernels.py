@@ -64,3 +64,24 @@ def clipped_mean(stack, variance, clip, rounds, mean, used):
             else:
                 mean[y, x] = np.float32(total / count)
                 used[y, x] = count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_frame(image, variance, mask, bits, scale, values, total, count):
+    """Divide a frame by its scale into ``values``, NaN where it has a bit or is not finite.
+
+    The scaled variances of the usable pixels are added to ``total`` (float64), and one to
+    ``count`` (int32); all arrays are (ny, nx).
+    """
+    ny, nx = image.shape
+    inverse = np.float32(1.0) / np.float32(scale)
+    squared = 1.0 / (scale * scale)
+    nothing = np.float32(np.nan)
+    for y in range(ny):
+        f, v, m = image[y], variance[y], mask[y]
+        out, t, c = values[y], total[y], count[y]
+        for x in range(nx):
+            good = (m[x] & bits) == 0 and abs(f[x]) < np.inf
+            out[x] = f[x] * inverse if good else nothing
+            t[x] += v[x] * squared if good else 0.0
+            c[x] += 1 if good else 0

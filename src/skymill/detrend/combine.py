@@ -16,7 +16,7 @@ from skymill.data.errors import DataError, NoDataError
 from skymill.data.images import PixelPlanes
 from skymill.data.masks import UNUSABLE, MaskPlane
 from skymill.data.options import check_range, option
-from skymill.detrend._combine_kernels import clipped_mean
+from skymill.detrend._combine_kernels import add_frame, clipped_mean
 
 __all__ = [
     "CombineOptions",
@@ -121,10 +121,7 @@ def combine_frames(
                     f"frame {k} has shape {frame.shape}; {n_frames} frames of shape "
                     f"{stack.shape[1:]} were announced"
                 )
-            good = ((frame.mask & bits) == 0) & np.isfinite(frame.image)
-            stack[k] = np.where(good, frame.image / np.float32(scale), np.float32(np.nan))
-            total[good] += frame.variance[good] / scale**2
-            count += good
+            add_frame(frame.image, frame.variance, frame.mask, bits, scale, stack[k], total, count)
         if stack is None:
             raise NoDataError("no frames to combine")
         expected = (total / np.maximum(count, 1)).astype(np.float32)
