@@ -29,7 +29,14 @@ from skymill.engine import lease
 from skymill.engine.queue_process import TOKEN_VARIABLE, die_with_parent, end_processes
 from skymill.engine.task_queue import QueueTask, TaskQueue, TaskState
 
-__all__ = ["WorkOrder", "clean_environment", "find_script", "log_path", "run_worker"]
+__all__ = [
+    "WorkOrder",
+    "clean_environment",
+    "find_script",
+    "log_path",
+    "run_function",
+    "run_worker",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -230,6 +237,54 @@ def run_worker(
                 continue
             on_task(task, _run_task(queue, task, order, stop))
     return reason
+
+
+def run_function(queue: TaskQueue, function: Callable[[str], object]) -> int:
+    """Call a function of this process for each task until none is pending.
+
+    Parameters
+    ----------
+    queue : TaskQueue
+        The queue.
+    function : callable
+        Called with the text of a task. Its exception makes the task fail, with the text of the
+        exception as message; other tasks go on. KeyboardInterrupt and SystemExit make the task
+        pending again.
+
+    Returns
+    -------
+    int
+        How many tasks failed.
+    """
+    failed = 0
+    while (task := queue.take()) is not None:
+        end = threading.Event()
+        beat = threading.Thread(target=_beat_until, args=(queue, task, end), daemon=True)
+        beat.start()
+        try:
+            function(task.task)
+        except Exception as exc:
+            failed += 1
+            text = f"{type(exc).__name__}: {exc}".splitlines()[0]
+            queue.finish(task, TaskState.FAILED, message=text[:500])
+        except BaseException as exc:
+            reason = f"interrupted by {type(exc).__name__}"
+            queue.finish(task, TaskState.PENDING, message=reason)
+            raise
+        else:
+            queue.finish(task, TaskState.SUCCEEDED)
+        finally:
+            end.set()
+            beat.join()
+    return failed
+
+
+def _beat_until(queue: TaskQueue, task: QueueTask, end: threading.Event) -> None:
+    while not end.wait(_BEAT_S):
+        try:
+            queue.beat(task)
+        except Exception as exc:
+            _LOG.warning("no sign of life could be written: %s", exc)
 
 
 def _run_task(queue: TaskQueue, task: QueueTask, order: WorkOrder, stop: _Stop) -> TaskState:

@@ -20,6 +20,7 @@ from skymill.engine.queue_workers import (
     clean_environment,
     find_script,
     log_path,
+    run_function,
     run_worker,
 )
 from skymill.engine.sites import LocalSite
@@ -188,6 +189,32 @@ class TestEnds:
         assert queue.tasks()[0].state == "Pending"
 
 
+def test_a_function_instead_of_a_script(queue, monkeypatch):
+    monkeypatch.setattr(queue_workers, "_BEAT_S", 0.05)
+    queue.add(["a", "bad", "b", "stop"])
+    done = []
+
+    def function(task):
+        before = queue.tasks(state="Running")[0].worker.heartbeat
+        if task == "a":
+            assert wait_for(lambda: queue.tasks(state="Running")[0].worker.heartbeat > before)
+        if task == "bad":
+            raise ValueError("no such brick\nat all")
+        if task == "stop":
+            raise KeyboardInterrupt
+        done.append(task)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_function(queue, function)
+    assert done == ["a", "b"]
+    rows = [(t.state, t.message) for t in queue.tasks()]
+    assert rows[1] == ("Failed", "ValueError: no such brick")
+    assert rows[3] == ("Pending", "interrupted by KeyboardInterrupt")
+    queue.retry()
+    assert run_function(queue, done.append) == 0
+    assert done == ["a", "b", "bad", "stop"]
+
+
 class TestSites:
     def test_nodes(self):
         def site(n, cores, node):
@@ -229,7 +256,8 @@ class TestLaunch:
         # The first attempt of one task kills the process of the pool that runs it.
         words = script(
             tmp_path,
-            f'if [ "$1" = b ] && mkdir {tmp_path}/killed 2>/dev/null; then kill -9 $PPID; sleep 5; fi\n'
+            f'if [ "$1" = b ] && mkdir {tmp_path}/killed 2>/dev/null\n'
+            "then kill -9 $PPID; sleep 5; fi\n"
             'echo "did $1"\n',
         )
         queue.add(["a", "b", "c"])

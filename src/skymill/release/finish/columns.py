@@ -74,9 +74,9 @@ class OutputColumn:
 
 
 @functools.cache
-def _entries() -> tuple[tuple[str, str, str], ...]:
+def _entries() -> tuple[tuple[str, str], ...]:
     text = (importlib.resources.files(__package__) / "sweep_columns.yaml").read_text()
-    return tuple((str(n), str(t), str(u)) for n, t, u in yaml.safe_load(text))
+    return tuple((str(n), str(t)) for n, t in yaml.safe_load(text))
 
 
 def output_columns(bands: Sequence[str], *, largest_bits: int = 0) -> list[OutputColumn]:
@@ -97,21 +97,27 @@ def output_columns(bands: Sequence[str], *, largest_bits: int = 0) -> list[Outpu
     list of OutputColumn
         In order.
     """
+    known = {c.name: c for t in ("tractor", "wise") for c in columns_of(t, list(bands))}
     found = {}
     for entry in columns_of("sweep"):
         length = "".join(f"{n}" for n in entry.shape)
         code = np.dtype(entry.dtype).str.lstrip("<>|=")
+        # The published sweeps have no units: the comment has.
+        own = known.get(entry.name.lower())
+        unit = f" [{own.unit}]" if own is not None and own.unit and not entry.unit else ""
         found[entry.name] = OutputColumn(
-            entry.name, f"{length}{code}", entry.unit, entry.description
+            entry.name, f"{length}{code}", entry.unit, f"{entry.description}{unit}"
         )
     if largest_bits > np.iinfo(np.int16).max:
         old = found["MASKBITS"]
         found["MASKBITS"] = OutputColumn(old.name, "i4", old.unit, old.meaning)
-    for name, dtype, unit in _entries():
+    for name, dtype in _entries():
         words = list(bands) if "{b}" in name else list(_WISE) if "{w}" in name else [""]
         for word in words:
             full = name.format(b=word, w=word).upper()
-            found.setdefault(full, OutputColumn(full, dtype, unit))
+            own = known.get(full.lower())
+            unit, meaning = (own.unit, own.description) if own is not None else ("", "")
+            found.setdefault(full, OutputColumn(full, dtype, unit, meaning))
     return list(found.values())
 
 

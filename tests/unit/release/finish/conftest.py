@@ -1,6 +1,8 @@
 """A small release made up of bricks of 60 pixels of 16.3 arcsec, in the layout of the surveys."""
 
+import copy
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -190,10 +192,19 @@ def catalogues(release):
     return release
 
 
-@pytest.fixture
-def two_bricks(release):
-    """Two neighbours on the equator of right ascension 180."""
+@pytest.fixture(scope="session")
+def _two_bricks(tmp_path_factory):
+    made = MadeRelease(tmp_path_factory.mktemp("two") / "dr")
     for name in ("1801p000", "1803p000"):
         assert brick_at(ra=brick_from_name(name).ra, dec=0.0).name == name
-        release.add_brick(name, n=150)
+        made.add_brick(name, n=150)
+    return made
+
+
+@pytest.fixture
+def two_bricks(release, _two_bricks):
+    """Two neighbours on the equator at right ascension 180."""
+    shutil.copytree(_two_bricks.root, release.root, dirs_exist_ok=True)
+    for name in ("objects", "mask", "blobs", "nexp"):
+        setattr(release, name, copy.deepcopy(getattr(_two_bricks, name)))
     return release
