@@ -57,7 +57,9 @@ def test_why_follows_a_missing_dataset_to_what_is_there(begun):
     lines = [line.strip() for line in text.splitlines()]
     assert lines[0] == "calexp visit=830001 detector=35: does not exist"
     assert lines[1].startswith("made by: step process_ccd r (missing), task calibrate, in ")
-    assert "icExp visit=830001 detector=35: does not exist" in text
+    assert "icExp visit=830001 detector=35: does not exist" in lines
+    assert "overscanRaw visit=830001 detector=35: does not exist" in lines
+    assert "would use fringe: not there" in lines
     assert "needs raw: there" in lines
     assert "needs bias: there" in lines
     assert lines[-1] == "next: skymill run cluster.yaml --to process_ccd"

@@ -294,7 +294,7 @@ class _Inquiry:
         for band in self.outputs(producer, data_id):
             places += expand_run(self.cluster, producer.run, band).inputs
         lacking = []
-        for name in dict.fromkeys(producer.inputs):
+        for name in sorted(set(producer.inputs)):
             if _query(self.butler, name, places, data_id):
                 yield f"{indent}needs {name}: there"
             elif name in producer.optional:

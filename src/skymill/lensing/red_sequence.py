@@ -171,11 +171,7 @@ def find_red_sequence(
     """
     if not 0.005 < z < 1.5:
         raise ConfigError(f"the redshift of the cluster must be in (0.005, 1.5); got {z}")
-    bands = [n.removesuffix("_cmodel_mag") for n in catalogue.colnames if n.endswith("_cmodel_mag")]
-    blue, red = (options.blue, options.red) if options.blue else choose_colour(z, bands)
-    for band in (blue, red):
-        if band not in bands:
-            raise DataError(f"the catalogue has no magnitudes of band {band!r}")
+    blue, red = _colour_bands(catalogue, z, options)
     scale = float(cosmology.angular_distance(z)) * _ARCMIN
     distance = cosmology.comoving_distance([z, 0.08]) * np.array([1 + z, 1.08])
     faint = min(options.faint_mag + 5.0 * np.log10(distance[0] / distance[1]), options.max_mag)
@@ -189,13 +185,7 @@ def find_red_sequence(
         ra=np.asarray(catalogue["ra"]), dec=np.asarray(catalogue["dec"]), centre=centre
     )
     radius = np.hypot(east, north) * scale
-    near, far = good & (radius < options.radius_mpc), good & (radius > options.field_min_mpc)
-    if near.sum() < 5 or far.sum() < 5:
-        raise NoDataError(
-            f"{int(near.sum())} galaxies within {options.radius_mpc} Mpc of the centre and "
-            f"{int(far.sum())} beyond {options.field_min_mpc} Mpc; 5 of each are needed (is the "
-            "centre off the field, or field_min_mpc beyond it?)"
-        )
+    near, far = _near_and_far(good, radius, options)
     footprint = _footprint(east, north, options.step_arcsec / 60.0)
     area = _areas(footprint, scale, options)
     middle = 0.5 * (faint + options.bright_mag)
@@ -231,6 +221,29 @@ def find_red_sequence(
         table=load_schema("redSequence").apply(table),
         density=_density(east[on], north[on], footprint, background, scale, centre, options),
     )
+
+
+def _colour_bands(catalogue: Table, z: float, options: RedSequenceOptions) -> tuple[str, str]:
+    bands = [n.removesuffix("_cmodel_mag") for n in catalogue.colnames if n.endswith("_cmodel_mag")]
+    chosen = (options.blue, options.red) if options.blue else choose_colour(z, bands)
+    for band in chosen:
+        if band not in bands:
+            raise DataError(f"the catalogue has no magnitudes of band {band!r}")
+    return chosen
+
+
+def _near_and_far(
+    good: NDArray[np.bool_], radius: Float64Array, options: RedSequenceOptions
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Galaxies of the cluster's region and of the field around it."""
+    near, far = good & (radius < options.radius_mpc), good & (radius > options.field_min_mpc)
+    if near.sum() < 5 or far.sum() < 5:
+        raise NoDataError(
+            f"{int(near.sum())} galaxies within {options.radius_mpc} Mpc of the centre and "
+            f"{int(far.sum())} beyond {options.field_min_mpc} Mpc; 5 of each are needed (is the "
+            "centre off the field, or field_min_mpc beyond it?)"
+        )
+    return near, far
 
 
 @dataclass(frozen=True)

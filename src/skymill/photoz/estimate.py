@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from astropy.table import Table
@@ -184,6 +185,69 @@ def _scaled(
     )
 
 
+class _Posteriors(NamedTuple):
+    """Numbers, binned p(z), and the most likely template and redshift of each galaxy."""
+
+    numbers: NDArray[np.float64]
+    bins: NDArray[np.float32]
+    likely: NDArray[np.int64]
+    likely_chi2: NDArray[np.float32]
+    per_bin: int
+
+
+def _cells(magnitude: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.int64]]]:
+    """Galaxies whose prior is the same: magnitude of the prior (NaN if unknown) and rows."""
+    cells = np.where(np.isfinite(magnitude), np.rint(magnitude / _MAGNITUDE_STEP), 10_000).astype(
+        np.int64
+    )
+    order = np.argsort(cells, kind="stable")
+    if not len(order):
+        return
+    for rows in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
+        cell = cells[rows[0]]
+        yield (np.nan if cell == 10_000 else float(cell * _MAGNITUDE_STEP)), rows
+
+
+def _posteriors(
+    flux: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    magnitude: NDArray[np.float64],
+    *,
+    options: PhotozOptions,
+    models: ModelFluxes,
+) -> _Posteriors:
+    n, z = len(flux), models.z
+    share = models.class_weight.sum(axis=0)
+    mix = models.class_weight / np.where(share > 0, share, 1.0)
+    per_bin = max(round(options.bin_width / options.dz), 1)
+    n_bin = -(-len(z) // per_bin)
+    out = _Posteriors(
+        numbers=np.empty((n, 7)),
+        bins=np.empty((n, n_bin), np.float32),
+        likely=np.empty((n, 2), np.int64),
+        likely_chi2=np.empty(n, np.float32),
+        per_bin=per_bin,
+    )
+    kernel = _smoothing_kernel(options)
+    smooth = np.empty(len(z) + len(kernel) - 1, np.float32)
+    p = np.empty((_BLOCK_GALAXIES, len(z)), np.float32)
+    ref = np.empty((_BLOCK_GALAXIES, -(-len(z) // _BLOCK_Z)), np.float32)
+    for at, members in _cells(magnitude):
+        classes = prior_of_classes(options.prior, magnitude=at, z=z, cut=options.prior_cut)
+        prior = (mix @ classes * len(z)).astype(np.float32)
+        for i in range(0, len(members), _BLOCK_GALAXIES):
+            rows = members[i : i + _BLOCK_GALAXIES]
+            k = len(rows)
+            found, least = np.empty((k, 2), np.int64), np.empty(k, np.float32)
+            posterior(flux[rows], weight[rows], models.flux, prior, _BLOCK_Z, p[:k], ref[:k],
+                      found, least)  # fmt: skip
+            some, part = np.empty((k, 7)), np.empty((k, n_bin), np.float32)
+            summarise(p[:k], z, kernel, options.odds_width, per_bin, smooth, some, part)
+            out.numbers[rows], out.bins[rows] = some, part
+            out.likely[rows], out.likely_chi2[rows] = found, least
+    return out
+
+
 def _estimate(
     f: NDArray[np.float64],
     e: NDArray[np.float64],
@@ -192,49 +256,19 @@ def _estimate(
     options: PhotozOptions,
     models: ModelFluxes,
 ) -> Table:
-    n, z = len(f), models.z
+    z = models.z
     flux, weight, n_band, _ = _scaled(f, e, options)
     magnitude, flags = _prior_magnitudes(np.where(weight > 0, f, np.nan), bands, options)
-    n_template = len(models.class_weight)
-    share = models.class_weight.sum(axis=0)
-    mix = models.class_weight / np.where(share > 0, share, 1.0)
-    cells = np.where(np.isfinite(magnitude), np.rint(magnitude / _MAGNITUDE_STEP), 10_000).astype(
-        np.int64
-    )
-    order = np.argsort(cells, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(cells[order]) != 0]) if n else np.zeros(0, int)
-    per_bin = max(round(options.bin_width / options.dz), 1)
-    n_bin = -(-len(z) // per_bin)
-    numbers = np.empty((n, 7))
-    bins = np.empty((n, n_bin), np.float32)
-    ml = np.empty((n, 2), np.int64)
-    ml_chi2 = np.empty(n, np.float32)
-    kernel = _smoothing_kernel(options)
-    smooth = np.empty(len(z) + len(kernel) - 1, np.float32)
-    p = np.empty((_BLOCK_GALAXIES, len(z)), np.float32)
-    ref = np.empty((_BLOCK_GALAXIES, -(-len(z) // _BLOCK_Z)), np.float32)
-    for first, last in zip(starts, np.r_[starts[1:], n], strict=True):
-        cell = cells[order[first]]
-        at = np.nan if cell == 10_000 else cell * _MAGNITUDE_STEP
-        classes = prior_of_classes(options.prior, magnitude=at, z=z, cut=options.prior_cut)
-        prior = (mix @ classes * len(z)).astype(np.float32)
-        for i in range(first, last, _BLOCK_GALAXIES):
-            rows = order[i : min(i + _BLOCK_GALAXIES, last)]
-            k = len(rows)
-            found, least = np.empty((k, 2), np.int64), np.empty(k, np.float32)
-            posterior(flux[rows], weight[rows], models.flux, prior, _BLOCK_Z, p[:k], ref[:k],
-                      found, least)  # fmt: skip
-            some, part = np.empty((k, 7)), np.empty((k, n_bin), np.float32)
-            summarise(p[:k], z, kernel, options.odds_width, per_bin, smooth, some, part)
-            numbers[rows], bins[rows], ml[rows], ml_chi2[rows] = some, part, found, least
+    found = _posteriors(flux, weight, magnitude, options=options, models=models)
+    numbers = found.numbers
     good = (numbers[:, 6] > 0) & (n_band >= 2)
     mode = numbers[:, 0].astype(np.int64)
     template, modified = _template_at(flux, weight, models, mode, n_band)
     flags[n_band < 3] |= np.uint32(PhotozFlag.FEW_BANDS)
     flags[~good] |= np.uint32(PhotozFlag.NO_ESTIMATE)
     flags[good & ((mode <= 1) | (mode >= len(z) - 2))] |= np.uint32(PhotozFlag.AT_LIMIT)
-    bins[~good] = 0.0
-    middle = z[0] + options.dz * (per_bin - 1) / 2.0
+    found.bins[~good] = 0.0
+    middle = z[0] + options.dz * (found.per_bin - 1) / 2.0
 
     def masked(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(good, values, np.nan)
@@ -244,23 +278,22 @@ def _estimate(
             "z_phot": masked(z[mode]),
             "z_median": masked(numbers[:, 1]),
             "z_mean": masked(numbers[:, 2]),
-            "z_ml": masked(z[ml[:, 1]]),
+            "z_ml": masked(z[found.likely[:, 1]]),
             "z_low": masked(numbers[:, 3]),
             "z_high": masked(numbers[:, 4]),
             "odds": masked(numbers[:, 5]),
             "template": np.where(good, template, -1),
-            "template_ml": np.where(good, ml[:, 0], -1),
-            "chi2": masked(ml_chi2.astype(np.float64)),
+            "template_ml": np.where(good, found.likely[:, 0], -1),
+            "chi2": masked(found.likely_chi2.astype(np.float64)),
             "mod_chi2": masked(modified),
             "n_band": n_band,
             "prior_mag": magnitude,
             "photoz_flags": flags,
-            "pz": encode_pz(bins),
-            "pz_z0": np.full(n, middle),
-            "pz_dz": np.full(n, per_bin * options.dz),
+            "pz": encode_pz(found.bins),
+            "pz_z0": np.full(len(f), middle),
+            "pz_dz": np.full(len(f), found.per_bin * options.dz),
         }
     )
-    assert n_template == models.flux.shape[1]
     return load_schema("photoz").apply(table)
 
 
