@@ -50,8 +50,8 @@ _DECAM_SKY = "instrument='DECam' AND skymap='{skymap}'"
 class PipelineRun:
     """One pipeline subset of a step.
 
-    ``subset`` of the cluster's pipeline, ``inputs`` in search order, ``output`` chain, ``where``
-    data query, ``config`` overrides; ``optional`` inputs are left out when they do not exist;
+    ``subset`` of the cluster's pipeline (or of another ``pipeline`` of ours), ``inputs`` in search
+    order, ``output`` chain, ``where`` data query, ``config`` overrides; ``optional`` inputs are left out when they do not exist;
     ``only_bands`` restricts the bands; with ``detrends`` the calibrations that exist decide about
     the switches of ``isr``.
     """
@@ -64,6 +64,7 @@ class PipelineRun:
     optional: tuple[str, ...] = ()
     only_bands: tuple[str, ...] = ()
     detrends: bool = False
+    pipeline: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -329,6 +330,7 @@ STEPS: tuple[Step, ...] = (
         disposable=("deepCoadd", "deepCoadd_inputPixels"),
         runs=(
             PipelineRun(
+                pipeline="SkyCorrection.yaml",
                 subset="correct_sky",
                 inputs=(
                     _QUALITY,
@@ -565,7 +567,7 @@ def expand_run(cluster: Cluster, run: PipelineRun, band: str = "") -> GraphReque
     config = [item.format(**words) for item in run.config]
     return GraphRequest(
         repo=cluster.repo_path,
-        pipeline=f"{pipeline_file(cluster)}#{run.subset}",
+        pipeline=f"{pipeline_file(cluster, run)}#{run.subset}",
         inputs=tuple(dict.fromkeys(inputs)),
         output=run.output.format(**words),
         where=run.where.format(**words),
@@ -573,21 +575,24 @@ def expand_run(cluster: Cluster, run: PipelineRun, band: str = "") -> GraphReque
     )
 
 
-def pipeline_file(cluster: Cluster) -> str:
-    """The pipeline of a cluster.
+def pipeline_file(cluster: Cluster, run: PipelineRun) -> str:
+    """The pipeline of a run.
 
     Parameters
     ----------
     cluster : Cluster
         The settings.
+    run : PipelineRun
+        The run.
 
     Returns
     -------
     str
-        Path of the file.
+        Path of the file: that of the cluster, unless the run names another.
     """
     import importlib.resources
 
-    if cluster.pipeline:
+    if cluster.pipeline and not run.pipeline:
         return str(cluster.folder / cluster.pipeline)
-    return str(importlib.resources.files("skymill") / "pipelines" / "DRP-LoVoCCS.yaml")
+    name = run.pipeline or "DRP-LoVoCCS.yaml"
+    return str(importlib.resources.files("skymill") / "pipelines" / name)

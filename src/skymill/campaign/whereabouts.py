@@ -101,7 +101,7 @@ def find_producers(cluster: Cluster, name: str) -> list[Producer]:
     found = []
     for step in STEPS:
         for run in runs_of(cluster, step):
-            tasks = _tasks_of(f"{pipeline_file(cluster)}#{run.subset}")
+            tasks = _tasks_of(f"{pipeline_file(cluster, run)}#{run.subset}")
             found += [
                 Producer(
                     step=step, run=run, label=label, inputs=task.inputs, optional=task.optional

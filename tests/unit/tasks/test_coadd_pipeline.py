@@ -23,7 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _coadd_handles import DEC, RA, make_calexp, psf_catalog, visit_summary
 
 SHAPE = (220, 260)
-INGREDIENTS = Path(__file__).parents[3] / "src/skymill/pipelines/ingredients/coadds.yaml"
+PIPELINES = Path(__file__).parents[3] / "src/skymill/pipelines"
+INGREDIENTS = PIPELINES / "ingredients/coadds.yaml"
+CORRECTION = PIPELINES / "SkyCorrection.yaml"
 SKYMAP = SkyMap.discrete("m", RA, DEC, 0.01, tract_overlap=0.0, patch_inner=200, patch_border=50)
 VISITS = (11, 12, 13)
 
@@ -102,8 +104,8 @@ def repo(tmp_path):
     return root
 
 
-def execute(root, inputs, output, labels, config=()):
-    pipeline = Pipeline.fromFile(str(INGREDIENTS)).subsetFromLabels(
+def execute(root, inputs, output, labels, config=(), file=INGREDIENTS):
+    pipeline = Pipeline.fromFile(str(file)).subsetFromLabels(
         type("Labels", (), {"labels": set(labels), "begin": None, "end": None})()
     )
     for label, key, value in config:
@@ -136,7 +138,7 @@ def test_from_calexp_to_a_corrected_coadd_and_its_mosaic(repo):
     # The sky of 200 electrons was the right one: next to nothing changes.
     assert np.abs((corrected.planes.image - coadd.planes.image)[good]).mean() < 5.0
     collections = ["skycorr", "coadd_3a", "data", "skymaps"]
-    execute(repo, collections, "correct_sky", ["correctCoadd"])
+    execute(repo, collections, "correct_sky", ["correctCoadd"], file=CORRECTION)
     with Butler.from_config(repo, collections=["correct_sky"]) as butler:
         short = butler.get("deepCoadd_calexp", where)
     # Artifacts are looked for once only: a few pixels of noise may be clipped in one and not in
