@@ -174,7 +174,7 @@ def _summarise(item: tuple[str, str]) -> dict[str, Any]:
 
 _OF_BAND = ("nexp", "nexphist", "psfsize", "psfdepth", "galdepth", "trans", "ext", "cosky")
 _UNITS = {"ra": "deg", "dec": "deg", "psfsize": "arcsec", "psfdepth": "mag", "galdepth": "mag",
-          "ebv": "mag", "ext": "mag", "cosky": "nanomaggies", "ra1": "deg", "ra2": "deg",
+          "ebv": "mag", "ext": "mag", "ra1": "deg", "ra2": "deg",
           "dec1": "deg", "dec2": "deg", "area": "deg2"}  # fmt: skip
 
 
