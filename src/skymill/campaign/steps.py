@@ -51,9 +51,9 @@ class PipelineRun:
     """One pipeline subset of a step.
 
     ``subset`` of the cluster's pipeline (or of another ``pipeline`` of ours), ``inputs`` in search
-    order, ``output`` chain, ``where`` data query, ``config`` overrides; ``optional`` inputs are left out when they do not exist;
-    ``only_bands`` restricts the bands; with ``detrends`` the calibrations that exist decide about
-    the switches of ``isr``.
+    order, ``output`` chain, ``where`` data query, ``config`` overrides; ``optional`` inputs are
+    left out when they do not exist; ``only_bands`` restricts the bands; with ``detrends`` the
+    calibrations that exist decide about the switches of ``isr``.
     """
 
     subset: str
