@@ -48,7 +48,11 @@ def _tell(problems: Sequence[Problem] | Sequence[str], what: str = "problems") -
 def _tell_absent(absent: Iterable[str]) -> None:
     names = sorted(absent)
     if names:
-        click.echo(f"zero where catalogues lack them: {', '.join(names)}")
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(
+            f"{len(names)} columns are zero where catalogues lack them ({', '.join(names[:3])}"
+            f"{more}); the header (HISTORY) has all"
+        )
 
 
 @click.command("neighbours")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import shutil
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ _CARD = "BRNEIGHB"
 _RADIUS_DEG = math.sqrt(2) * 0.25 * 1.01
 
 BoolArray = NDArray[np.bool_]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -164,43 +166,61 @@ def backup_brick(folder: ReleaseFolder, brick: str, backup: Path) -> list[Path]:
     return copies
 
 
-def _original_mask(
-    folder: ReleaseFolder, brick: str, backup: Path
-) -> fits.ImageHDU | fits.CompImageHDU | fits.PrimaryHDU | None:
+def _original_mask(folder: ReleaseFolder, brick: str, backup: Path) -> Path | None:
     """The mask of a brick as the fit left it; None if there is no such brick."""
     path = folder.find("maskbits", brick=brick)
     if path is None:
         return None
-    hdu = _image(path)
-    if _CARD not in hdu.header:
-        return hdu
+    if not _is_marked_mask(path):
+        return path
     copy = _backup_path(backup, folder, path)
     if not copy.is_file():
         raise DataError(f"{path} was changed already and its backup {copy} is gone")
-    return _image(copy)
+    return copy
+
+
+def _is_marked_mask(path: Path) -> bool:
+    """As `_is_marked`, without unpacking the image."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as hdus:
+                return any(_CARD in hdu.header for hdu in hdus)
+    except (OSError, ValueError, TypeError) as exc:
+        raise DataError(f"{path} is truncated or no FITS file ({exc})") from exc
+
+
+@functools.lru_cache(maxsize=1024)
+def _bright_ring(path: Path, _changed: int) -> tuple[Float64Array, Float64Array]:
+    """Positions of the BRIGHT pixels just outside of the primary area of a mask.
+
+    Each mask is wanted by eight neighbours; unpacking it is the work.
+    """
+    mask = _image(path)
+    bits = np.asarray(mask.data)
+    secondary = (bits & int(MaskBit.NPRIMARY)) > 0
+    bright = secondary & ((bits & int(MaskBit.BRIGHT)) > 0)
+    if not bright.any():
+        return np.empty(0), np.empty(0)
+    y, x = np.nonzero(ring(~secondary) & bright)
+    if x.size == 0:
+        return np.empty(0), np.empty(0)
+    return FitsWcs(mask.header).pixel_to_sky(x=x, y=y)
 
 
 def _touched_blobs(
     folder: ReleaseFolder, brick: Brick, blobs: NDArray[np.int32], wcs: FitsWcs, backup: Path
 ) -> set[int]:
     found: set[int] = set()
-    ny, nx = blobs.shape
     for other in neighbours_of(brick):
-        mask = _original_mask(folder, other.name, backup)
-        if mask is None:
+        path = _original_mask(folder, other.name, backup)
+        if path is None:
             continue
-        bits = np.asarray(mask.data)
-        primary = (bits & int(MaskBit.NPRIMARY)) == 0
-        bright = (bits & int(MaskBit.BRIGHT)) > 0
-        y, x = np.nonzero(ring(primary) & bright)
-        if x.size == 0:
+        ra, dec = _bright_ring(path, path.stat().st_mtime_ns)
+        if ra.size == 0:
             continue
-        ra, dec = FitsWcs(mask.header).pixel_to_sky(x=x, y=y)
-        mine_x, mine_y = wcs.sky_to_pixel(ra=ra, dec=dec)
-        good = np.isfinite(mine_x) & np.isfinite(mine_y)
-        ix, iy = np.rint(mine_x[good]).astype(int), np.rint(mine_y[good]).astype(int)
-        inside = (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny)
-        found.update(np.unique(blobs[iy[inside], ix[inside]]).tolist())
+        x, y, inside = pixels_of(*wcs.sky_to_pixel(ra=ra, dec=dec), blobs.shape)
+        found.update(np.unique(blobs[y[inside], x[inside]]).tolist())
     return {b for b in found if b >= 0}
 
 
