@@ -151,7 +151,9 @@ _IMAGE_OPTIONS = _options(
     _SURVEY_DIR,
     click.option("--camera", help="decam, mosaic or 90prime; by the image's name if omitted."),
     click.option("--image", multiple=True, help="An image, as its line in the image list."),
-    click.option("--image-list", type=click.Path(), help="File with an image on each line."),
+    click.option(
+        "--image-list", "--image_list", type=click.Path(), help="File with an image on each line."
+    ),
     click.option("--calibdir", type=click.Path(), help="Calibrations; calib/ of the survey."),
     click.option("--ccd", "ccds", multiple=True, help="Only this CCD, such as N10."),
     click.option("--layout", default="dr9", help="Names of the calibration files: dr9 or dr7."),

@@ -50,6 +50,10 @@ _CODES = {
 }  # fmt: skip
 
 
+#: What reading a damaged file may raise.
+_UNREADABLE = (OSError, ValueError, TypeError, IndexError, EOFError, RuntimeError)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CcdHeader:
     """What the headers say of one CCD.
@@ -323,22 +327,24 @@ def read_ccd_header(
         hdus.close()
 
 
-def _pixels(path: Path, hdu: int | str, box: tuple[int, int, int, int] | None) -> NDArray[Any]:
-    """Pixels (y0:y1, x0:x1) of one extension, by its number or name."""
+def _pixels(path: Path, hdu: int, name: str, box: tuple[int, int, int, int] | None) -> NDArray[Any]:
+    """Pixels (y0:y1, x0:x1) of a CCD, which is expected in some extension."""
     hdus = open_raw(path, walk=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            found = _find(path, hdus, None, hdu) if isinstance(hdu, str) else hdu
+            found = _find(path, hdus, hdu, name or None)
             if box is None:
                 return np.array(hdus[found].data)
             x0, x1, y0, y1 = box
             return np.array(hdus[found].section[y0:y1, x0:x1])
-    except (OSError, ValueError, TypeError, IndexError, EOFError) as err:
-        if isinstance(err, DataError):
+    except Exception as err:
+        # The error of a damaged tile has no public name.
+        damaged = isinstance(err, _UNREADABLE) or type(err).__name__ == "CfitsioException"
+        if isinstance(err, DataError) or not damaged:
             raise
         raise DataError(
-            f"the pixels of {path} extension {hdu} cannot be read (truncated or damaged): {err}"
+            f"the pixels of {path} CCD {name or hdu} cannot be read (truncated or damaged): {err}"
         ) from err
     finally:
         hdus.close()
@@ -386,11 +392,11 @@ def read_ccd(
         box = max(0, box[0]), min(nx, box[1]), max(0, box[2]), min(ny, box[3])
         if box[0] >= box[1] or box[2] >= box[3]:
             raise DataError(f"the part {box} lies outside of {path} CCD {info.ccdname}")
-    image = np.ascontiguousarray(_pixels(info.path, info.hdu, box), np.float32)
+    image = np.ascontiguousarray(_pixels(info.path, info.hdu, info.ccdname, box), np.float32)
     weight = np.ascontiguousarray(
-        _pixels(companion(path, "w"), info.ccdname or info.hdu, box), np.float32
+        _pixels(companion(path, "w"), info.hdu, info.ccdname, box), np.float32
     )
-    codes = _pixels(companion(path, "d"), info.ccdname or info.hdu, box)
+    codes = _pixels(companion(path, "d"), info.hdu, info.ccdname, box)
     for what, pixels in (("weight", weight), ("data quality", codes)):
         if pixels.shape != image.shape:
             raise DataError(

@@ -122,3 +122,21 @@ def test_faults_are_one_sentence(shared_data, tmp_path):
     copy.write_bytes(copy.read_bytes()[:20000])
     with pytest.raises(DataError, match="truncated"):
         list_ccds(copy)
+
+
+def test_a_damaged_tile_is_told(shared_data, tmp_path):
+    path = _case(shared_data, "mosaic")
+    for kind in "iwd":
+        source = path.with_name(path.name.replace("_ooi_", f"_oo{kind}_"))
+        target = tmp_path / f"{source.name}.fz"
+        with fits.open(source) as hdus:
+            data = hdus[1].data.astype(np.int16 if kind == "d" else np.float32)
+            packed = fits.CompImageHDU(data, hdus[1].header, compression_type="RICE_1")
+            fits.HDUList([hdus[0], packed]).writeto(target)
+    image = tmp_path / f"{path.name}.fz"
+    assert read_ccd(image, ccd="CCD3").image.shape == (208, 204)
+    content = bytearray(image.read_bytes())
+    content[-30000:-3000] = bytes(27000)
+    image.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"CCD3 cannot be read \(truncated or damaged\)"):
+        read_ccd(image, ccd="CCD3")
