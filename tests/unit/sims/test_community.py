@@ -15,7 +15,7 @@ from skymill.data.errors import ConfigError, MissingInputError
 from skymill.data.geometry import FitsWcs
 from skymill.instruments.decam.community import read_headers
 from skymill.instruments.survey_folder import SurveyFolder
-from skymill.sims import community
+from skymill.sims import community, community_images
 from skymill.sims.community import (
     ReleasePatchOptions,
     patch_bricks,
@@ -103,6 +103,23 @@ def test_psf_stamps_are_the_stars_that_are_drawn():
     draw_sersic(image, star, psf, noise=1e-6)
     assert np.abs(stamp - image / 1e6).max() < 2e-6  # of the flux
     assert 0.998 < stamp.sum() < 1.0  # the wings of the Moffat profile beyond 8 arcsec
+
+
+def test_halos_of_bright_stars_follow_their_law():
+    image = np.zeros((500, 450), np.float32)
+    one, none = np.ones(1), np.zeros(1)
+    for flux in (1e8, 1e5):
+        star = SersicSources(
+            200 * one, 250 * one, flux * one, none, none, none, none, np.eye(2)[None]
+        )
+        community_images._add_halos(image, star, "g", "N4", 20.0)
+    # 4.5e-4 r^-2 of the star's light in an arcsec2, nothing within 7 arcsec.
+    at = np.array([30, 40, 100, 200])
+    radius = at * 0.2634
+    expected = np.where(radius > 8.0, 1e8 * 4.5e-4 * 0.2634**2 / radius**2, 0.0)
+    assert image[250, 200] == 0.0
+    np.testing.assert_allclose(image[250, 200 + at][1:], expected[1:], rtol=1e-5)
+    assert 0.0 < image[250, 230] < 1e8 * 4.5e-4 * 0.2634**2 / radius[0] ** 2
 
 
 def test_the_folder_has_what_a_survey_has(patch):
