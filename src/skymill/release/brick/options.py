@@ -57,7 +57,6 @@ class BrickOptions:
     skip: bool = option(False, "Do nothing if the brick's catalogue exists and can be read")
     skip_calibs: bool = option(False, "Do not make missing calibrations")
     checkpoint: str = option("", "File of the finished blobs; below the release if empty")
-    checkpoint_period: float = option(30.0, "Time between two writes to it", unit="s")
     stage: str = option("writecat", "Last stage to run")
     write_stages: tuple[str, ...] = option((), "Stages whose results are kept on disk")
     stage_dir: str = option("", "Folder of these results; below the release if empty")
@@ -75,7 +74,6 @@ class BrickOptions:
         check_range(self, "pixel_scale", low=0.0, high=10.0, low_open=True)
         check_range(self, "threads", low=1, high=1024)
         check_range(self, "n_sigma", low=1.0)
-        check_range(self, "checkpoint_period", low=0.0)
         check_range(self, "max_blob_pixels", low=0)
         if self.ebv is not None:
             check_range(self, "ebv", low=0.0, high=50.0)
@@ -104,7 +102,7 @@ class BrickOptions:
         """
         left_out = {
             "out_dir", "survey_dir", "threads", "skip", "skip_calibs", "checkpoint",
-            "checkpoint_period", "stage", "write_stages", "stage_dir", "force", "bail_out",
+"stage", "write_stages", "stage_dir", "force", "bail_out",
             "max_blob_pixels", "write_images", "wise_columns",
         }  # fmt: skip
         out = {}

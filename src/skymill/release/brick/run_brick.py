@@ -423,6 +423,8 @@ def _fitblobs(state: _State) -> None:
 
 def _coadds(state: _State) -> None:
     """Stage coadds: models on all exposures, coadds and the columns of the catalogue."""
+    if state.options.ebv is None and not state.options.dust_map:
+        state.report.notes.append("ebv is 0: no map of E(B-V) was given (--dust-map or --ebv)")
     assert state.start is not None
     assert state.masks is not None
     grid, options = state.grid, state.options
