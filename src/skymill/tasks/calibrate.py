@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from astropy.table import Table
-from lsst.pex.config import Field
 from lsst.pipe.base import (
     InputQuantizedConnection,
     OutputQuantizedConnection,
@@ -20,12 +18,11 @@ from lsst.pipe.base import connectionTypes as cT
 
 from skymill.calibrate.astrometry import AstrometryOptions
 from skymill.calibrate.ccd import CcdOptions, calibrate_ccd
-from skymill.calibrate.colour_terms import CatalogueTerm, find_colour_term
 from skymill.calibrate.photometry import PhotometryOptions
-from skymill.calibrate.reference import ReferenceOptions
 from skymill.data.images import Exposure
 from skymill.measure.background import BackgroundList
 from skymill.tasks._options import options_field, to_options
+from skymill.tasks._references import ReferencesConfig, reference_catalogue
 
 __all__ = ["CalibrateConfig", "CalibrateConnections", "CalibrateTask"]
 
@@ -51,24 +48,8 @@ class CalibrateConnections(
     sources = cT.Input(
         doc="Measured sources.", name="icSrc", storageClass="SkymillTable", dimensions=_CCD
     )
-    astromRefCat = cT.PrerequisiteInput(
-        doc="Reference catalogue of positions.",
-        name="{astrometryRefCat}",
-        storageClass="SkymillTable",
-        dimensions=("htm7",),
-        deferLoad=True,
-        multiple=True,
-        minimum=0,
-    )
-    photoRefCat = cT.PrerequisiteInput(
-        doc="Reference catalogue of fluxes.",
-        name="{photometryRefCat}",
-        storageClass="SkymillTable",
-        dimensions=("htm7",),
-        deferLoad=True,
-        multiple=True,
-        minimum=0,
-    )
+    astromRefCat = reference_catalogue("Reference catalogue of positions.", "{astrometryRefCat}")
+    photoRefCat = reference_catalogue("Reference catalogue of fluxes.", "{photometryRefCat}")
     outputExposure = cT.Output(
         doc="Calibrated CCD.", name="calexp", storageClass="SkymillExposure", dimensions=_CCD
     )
@@ -92,53 +73,19 @@ class CalibrateConnections(
     )
 
 
-class CalibrateConfig(PipelineTaskConfig, pipelineConnections=CalibrateConnections):
+class CalibrateConfig(
+    PipelineTaskConfig, ReferencesConfig, pipelineConnections=CalibrateConnections
+):
     """Options of `CalibrateTask`."""
 
     ccd = options_field(CcdOptions, "Which measurements serve.")
     astrometry = options_field(AstrometryOptions, "Astrometric fit.")
     photoCal = options_field(PhotometryOptions, "Photometric fit.")
-    applyColorTerms = Field[bool](
-        doc="Turn the photometric catalogue's magnitudes into the camera's, where that is known.",
-        default=True,
-    )
-    camera = Field[str](doc="Camera whose colour terms are used.", default="decam")
-    astrometryRefField = Field[str](
-        doc="Flux of the astrometric catalogue; empty: astrometryReferences.flux_field.",
-        default="",
-    )
-    photometryRefField = Field[str](
-        doc="Flux of the photometric catalogue; empty: photometryReferences.flux_field.",
-        default="",
-    )
-    astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
-    photometryReferences = options_field(ReferenceOptions, "Reference stars of the photometry.")
 
-    def colour_term(self, band: str) -> CatalogueTerm | None:
-        """The known colour term of the photometric catalogue in a band, if wanted."""
-        if not self.applyColorTerms:
-            return None
+    def photometric_catalogue(self) -> str:
+        """Dataset type of the photometric catalogue."""
         template = str(self.connections.photoRefCat)
-        catalogue = template.format(photometryRefCat=self.connections.photometryRefCat)
-        return find_colour_term(catalogue, band, camera=self.camera)
-
-    def references(self) -> tuple[ReferenceOptions, ReferenceOptions]:
-        """Choice of the astrometric and the photometric stars, with their flux fields."""
-        return (
-            dataclasses.replace(
-                to_options(self.astrometryReferences, ReferenceOptions),
-                flux_field=self.astrometryRefField or self.astrometryReferences.flux_field,
-            ),
-            dataclasses.replace(
-                to_options(self.photometryReferences, ReferenceOptions),
-                flux_field=self.photometryRefField or self.photometryReferences.flux_field,
-            ),
-        )
-
-    def setDefaults(self) -> None:
-        """The published choice: Gaia's G, and no photometric reference fainter than 22 mag."""
-        self.astrometryReferences.flux_field = "phot_g_mean"
-        self.photometryReferences.mag_max = 22.0
+        return template.format(photometryRefCat=self.connections.photometryRefCat)
 
 
 class CalibrateTask(PipelineTask):

@@ -20,11 +20,11 @@ from lsst.pipe.base import (
 )
 from lsst.pipe.base import connectionTypes as cT
 
-from skymill.calibrate.colour_terms import CatalogueTerm, find_colour_term
 from skymill.calibrate.joint import JointFit, fit_joint_astrometry, fit_joint_photometry
 from skymill.calibrate.joint_sources import JointOptions, gather_sources, match_references
-from skymill.calibrate.reference import ReferenceOptions, load_references
+from skymill.calibrate.reference import load_references
 from skymill.tasks._options import options_field, to_options
+from skymill.tasks._references import ReferencesConfig, reference_catalogue
 
 __all__ = ["JointcalConfig", "JointcalConnections", "JointcalTask"]
 
@@ -48,24 +48,8 @@ class JointcalConnections(
         dimensions=("instrument", "visit"),
         multiple=True,
     )
-    astrometryRefCat = cT.PrerequisiteInput(
-        doc="Reference catalogue of positions.",
-        name="gaia",
-        storageClass="SkymillTable",
-        dimensions=("htm7",),
-        deferLoad=True,
-        multiple=True,
-        minimum=0,
-    )
-    photometryRefCat = cT.PrerequisiteInput(
-        doc="Reference catalogue of fluxes.",
-        name="ps1",
-        storageClass="SkymillTable",
-        dimensions=("htm7",),
-        deferLoad=True,
-        multiple=True,
-        minimum=0,
-    )
+    astrometryRefCat = reference_catalogue("Reference catalogue of positions.", "gaia")
+    photometryRefCat = reference_catalogue("Reference catalogue of fluxes.", "ps1")
     outputWcs = cT.Output(
         doc="World coordinates of the CCDs of each visit.",
         name="jointcalSkyWcsCatalog",
@@ -82,7 +66,7 @@ class JointcalConnections(
     )
 
 
-class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections):
+class JointcalConfig(PipelineTaskConfig, ReferencesConfig, pipelineConnections=JointcalConnections):
     """Options of `JointcalTask`."""
 
     photometryVisitOrder = Field[int](
@@ -95,46 +79,10 @@ class JointcalConfig(PipelineTaskConfig, pipelineConnections=JointcalConnections
         doc="Order of the astrometric polynomial of each CCD, shared by all visits.", default=1
     )
     fit = options_field(JointOptions, "The other settings; its three orders are not read.")
-    applyColorTerms = Field[bool](
-        doc="Turn the photometric catalogue's magnitudes into the camera's, where that is known.",
-        default=True,
-    )
-    camera = Field[str](doc="Camera whose colour terms are used.", default="decam")
-    astrometryRefField = Field[str](
-        doc="Flux of the astrometric catalogue; empty: astrometryReferences.flux_field.",
-        default="",
-    )
-    photometryRefField = Field[str](
-        doc="Flux of the photometric catalogue; empty: photometryReferences.flux_field.",
-        default="",
-    )
-    astrometryReferences = options_field(ReferenceOptions, "Reference stars of the astrometry.")
-    photometryReferences = options_field(ReferenceOptions, "Reference stars of the photometry.")
 
-    def colour_term(self, band: str) -> CatalogueTerm | None:
-        """The known colour term of the photometric catalogue in a band, if wanted."""
-        if not self.applyColorTerms:
-            return None
-        catalogue = str(self.connections.photometryRefCat)
-        return find_colour_term(catalogue, band, camera=self.camera)
-
-    def references(self) -> tuple[ReferenceOptions, ReferenceOptions]:
-        """Choice of the astrometric and the photometric stars, with their flux fields."""
-        return (
-            dataclasses.replace(
-                to_options(self.astrometryReferences, ReferenceOptions),
-                flux_field=self.astrometryRefField or self.astrometryReferences.flux_field,
-            ),
-            dataclasses.replace(
-                to_options(self.photometryReferences, ReferenceOptions),
-                flux_field=self.photometryRefField or self.photometryReferences.flux_field,
-            ),
-        )
-
-    def setDefaults(self) -> None:
-        """The published choice: Gaia's G, and no photometric reference fainter than 22 mag."""
-        self.astrometryReferences.flux_field = "phot_g_mean"
-        self.photometryReferences.mag_max = 22.0
+    def photometric_catalogue(self) -> str:
+        """Dataset type of the photometric catalogue."""
+        return str(self.connections.photometryRefCat)
 
     def options(self) -> JointOptions:
         """The settings with the three orders under their published names."""
