@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -132,23 +133,24 @@ def test_launch_with_the_words_of_the_procedure(call, tmp_path):
 
 
 @pytest.mark.xdist_group("engine")
-def test_ctrl_c_of_a_launch(call, tmp_path):
+@pytest.mark.parametrize("kind", ["INT", "TERM"])
+def test_ctrl_c_of_a_launch(call, tmp_path, kind):
     call("load", "q", "-", text="sleep 60\nsleep 61\nsleep 62\n")
-    words = [
-        sys.executable,
-        "-c",
-        "from skymill.cli import main; main()",
-        "queue",
-        "launch",
-        "q",
-        "2",
-    ]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    words = [sys.executable, "-c", "from skymill.cli import main; main()"]
+    words += ["queue", "launch", "q", "2"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
         found = TaskQueue("q")
         limit = time.monotonic() + 60
         while not any(t.log for t in found.tasks()) and time.monotonic() < limit:
             time.sleep(0.2)
-        process.send_signal(2)
+        if kind == "INT":
+            os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to all of them.
+        else:
+            process.terminate()
         text = process.communicate(timeout=60)[0].decode()
         assert process.returncode == 130, text
+        assert "Traceback" not in text
     assert {t.state for t in found.tasks()} == {"Pending"}
+    assert not list((tmp_path / "queue-logs" / "q" / ".engine").iterdir())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from skymill.data.errors import ConfigError
@@ -158,11 +162,18 @@ class _Pool:
         self.lease = lease.Lease(self.folder)
         self.lease.start()
         self._is_local = isinstance(site, LocalSite)
+        # The terminal's Ctrl-C reaches Parsl's processes, too; they must not end before the driver
+        # has decided, and inherit this.
+        in_main = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
         try:
             self._kernel: DataFlowKernel = DataFlowKernel(make_parsl_config(site, self.folder))
         except OSError as exc:
             self.lease.stop()
             raise EngineError(f"cannot start workers in {self.folder}: {exc}") from exc
+        finally:
+            if in_main:
+                signal.signal(signal.SIGINT, previous)
         self._submit: Callable[[WorkOrder], Future[str]] = python_app(
             _work, data_flow_kernel=self._kernel
         )
@@ -187,6 +198,23 @@ class _Pool:
         self._kernel.cleanup()
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def launch(
@@ -232,7 +260,8 @@ def launch(
     loop = _Loop(queue, order, pool, on_progress)
     keep = False
     try:
-        loop.run(n_workers)
+        with _terminate_as_interrupt():
+            loop.run(n_workers)
     except EngineError:
         keep = True
         raise
