@@ -99,13 +99,15 @@ class _Scene:
         """Sheets of all sources, small stamps first."""
         planes = self.planes
         known = np.isfinite(planes.variance) & (planes.variance > 0)
-        sigma = np.sqrt(np.where(known, planes.variance, 0.0))
-        noise = (self.rng.standard_normal(planes.shape, np.float32) * sigma).astype(np.float32)
         image = np.ascontiguousarray(planes.image, np.float32)
         _, mask = clean_image(image, np.ascontiguousarray(planes.mask, np.int32))
         image = np.where(np.isfinite(image), image, np.float32(0.0))
         variance = np.where(known, planes.variance, np.float32(0.0)).astype(np.float32)
         total = total_model(self.children, band=self.band, shape=planes.shape)
+        # Noise takes the place of sources: elsewhere it is not needed.
+        noise, taken = np.zeros(planes.shape, np.float32), total > 0
+        drawn = self.rng.standard_normal(np.count_nonzero(taken), np.float32)
+        noise[taken] = drawn * np.sqrt(variance[taken])
         sizes = _stamp_sizes(self.children, self.x, self.y)
         for size in _SIZES:
             members = np.flatnonzero(sizes == size)
