@@ -1,0 +1,50 @@
+"""Errors of stars and round galaxies are those that the catalogue gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from release_scenes import BANDS, DEC, RA, galaxy, make_blob, make_scene, make_visits
+
+from skymill.model.blob import FitOptions, fit_blob
+from skymill.model.sources import SourceType
+
+COLOUR = np.array([0.6, 1.0, 1.6])
+N_SCENE = 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [SourceType.PSF, SourceType.REX])
+def test_pulls_have_width_one(kind):
+    rng = np.random.default_rng(17)
+    pulls = []
+    for _ in range(N_SCENE):
+        visits = make_visits(rng, 2)
+        radius = 0.0 if kind == SourceType.PSF else float(rng.uniform(0.45, 1.2))
+        weight = sum(
+            (COLOUR[BANDS.index(v.band)] * v.scale / v.sigma) ** 2
+            / (4 * np.pi * ((v.fwhm / 2.355) ** 2 + 0.5 * radius**2))
+            for v in visits
+        )
+        values = COLOUR * rng.uniform(25, 120) / np.sqrt(weight)
+        flux = dict(zip(BANDS, values, strict=True))
+        east, north = rng.uniform(-0.3, 0.3, 2)
+        profile = None if kind == SourceType.PSF else galaxy(1.0, radius, 0.0, 0.0)
+        images = make_scene(rng, visits, [(profile, east, north, flux)], 61)
+        s = fit_blob(images, make_blob([(0.0, 0.0)], [flux]), FitOptions(bands=BANDS)).sources
+        assert list(s.kind) == [kind]
+        offset = np.array([(s.ra[0] - RA) * np.cos(np.radians(DEC)), s.dec[0] - DEC])
+        offset -= np.array([east, north]) / 3600
+        pulls.append(
+            np.concatenate(
+                [
+                    offset * np.sqrt([s.ra_ivar[0], s.dec_ivar[0]]),
+                    (s.flux[0] - values) * np.sqrt(s.flux_ivar[0]),
+                ]
+            )
+        )
+    width, mean = np.std(pulls, axis=0), np.mean(pulls, axis=0)
+    # 30 draws: the width is known to 13 %, the mean to 0.18; three of these.
+    assert (np.abs(width - 1) < 0.4).all()
+    assert (np.abs(mean) < 0.55).all()
+    assert abs(np.std(pulls) - 1) < 0.2
