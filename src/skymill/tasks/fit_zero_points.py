@@ -15,6 +15,7 @@ from skymill.calibrate.extinction import COEFFICIENTS, survey_of
 from skymill.calibrate.stellar_locus import StellarLocusOptions
 from skymill.calibrate.zero_points import ZeroPointOptions, fit_zero_points
 from skymill.tasks._options import options_field, to_options
+from skymill.tasks._references import reference_catalogue
 
 __all__ = ["FitZeroPointsConfig", "FitZeroPointsConnections", "FitZeroPointsTask"]
 
@@ -32,15 +33,7 @@ class FitZeroPointsConnections(
         storageClass="SkymillTable",
         dimensions=("instrument", "skymap", "tract"),
     )
-    references = cT.PrerequisiteInput(
-        doc="Reference catalogue.",
-        name="{photoRefCat}",
-        storageClass="SkymillTable",
-        dimensions=("htm7",),
-        multiple=True,
-        deferLoad=True,
-        minimum=0,
-    )
+    references = reference_catalogue("Reference catalogue.", "{photoRefCat}")
     outputCatalog = cT.Output(
         doc="Calibrated catalogue.",
         name="calibratedCatalog",

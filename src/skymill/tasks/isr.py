@@ -40,8 +40,14 @@ __all__ = ["IsrConfig", "IsrConnections", "IsrTask"]
 
 #: Connection, the switch that needs it, and how a user gets it.
 _NEEDS = {
-    "bias": ("doBias", "combine one with pipelines/cpBias.yaml and certify it"),
-    "flat": ("doFlat", "combine one with pipelines/cpFlat.yaml and certify it"),
+    "bias": (
+        "doBias",
+        "combine one with pipelines/cpBias.yaml and certify it (skymill run: paths.zeros)",
+    ),
+    "flat": (
+        "doFlat",
+        "combine one with pipelines/cpFlat.yaml and certify it (skymill run: paths.flats)",
+    ),
     "fringe": ("doFringe", "combine one with pipelines/cpFringe.yaml and certify it"),
     "newBFKernel": ("doBrighterFatter", "measure one with pipelines/cpBfk.yaml and certify it"),
     "crosstalk": ("doCrosstalk", "run butler write-curated-calibrations"),

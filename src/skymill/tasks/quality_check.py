@@ -11,6 +11,7 @@ from lsst.pipe.base import connectionTypes as cT
 
 from skymill.qa.catalogue_quality import QualityOptions, draw_quality, measure_quality
 from skymill.tasks._options import options_field, to_options
+from skymill.tasks._references import reference_catalogue
 
 __all__ = ["QualityCheckConfig", "QualityCheckConnections", "QualityCheckTask"]
 
@@ -28,15 +29,7 @@ class QualityCheckConnections(
         storageClass="SkymillTable",
         dimensions=("instrument", "skymap", "tract"),
     )
-    references = cT.PrerequisiteInput(
-        doc="Astrometric reference.",
-        name="{astromRefCat}",
-        storageClass="SkymillTable",
-        dimensions=("htm7",),
-        multiple=True,
-        deferLoad=True,
-        minimum=0,
-    )
+    references = reference_catalogue("Astrometric reference.", "{astromRefCat}")
     visitSummaries = cT.Input(
         doc="Summaries of the visits.",
         name="finalVisitSummary",
