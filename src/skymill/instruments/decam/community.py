@@ -243,7 +243,11 @@ class CommunityFile:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", AstropyWarning)
                     pixels = np.array(ccds[detector].data, np.float32)
-            except (OSError, ValueError, TypeError) as err:
+            except Exception as err:
+                # The error of a damaged tile has no public name.
+                known = isinstance(err, OSError | ValueError | TypeError | RuntimeError)
+                if not known and type(err).__name__ != "CfitsioException":
+                    raise
                 raise DataError(
                     f"the pixels of {path} CCD {detector} cannot be read: {err}"
                 ) from err

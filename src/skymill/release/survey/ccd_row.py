@@ -169,7 +169,20 @@ def add_good_region(row: dict[str, Any], weight: NDArray[np.float32]) -> None:
 
 
 def pixel_scales(wcs: FitsWcs, x: Float64Array, y: Float64Array) -> Float64Array:
-    """Root of the area of pixels [arcsec] at positions (n,)."""
+    """Root of the area of pixels.
+
+    Parameters
+    ----------
+    wcs : FitsWcs
+        World coordinates.
+    x, y : (n,) float64 [pixel]
+        Where.
+
+    Returns
+    -------
+    (n,) float64 [arcsec]
+        Pixel scales.
+    """
     n = x.size
     ra, dec = wcs.pixel_to_sky(
         x=np.concatenate([x - 0.5, x + 0.5, x, x]), y=np.concatenate([y, y, y - 0.5, y + 0.5])

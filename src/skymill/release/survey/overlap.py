@@ -19,7 +19,18 @@ BoolArray = NDArray[np.bool_]
 
 
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> Float64Array:
-    """Unit vectors (n, 3) of positions [deg]."""
+    """Unit vectors of positions.
+
+    Parameters
+    ----------
+    ra, dec : (...) float64 [deg]
+        Positions.
+
+    Returns
+    -------
+    (..., 3) float64
+        Vectors.
+    """
     lon, lat = np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float))
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
