@@ -131,7 +131,11 @@ class _logged:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:
-            self._logger.error("the brick failed: %s", error)
+            # The terminal gets this sentence once, from the command itself.
+            words = ("the brick failed: %s", (error,), None)
+            self._handler.handle(
+                self._logger.makeRecord("skymill.release", logging.ERROR, __file__, 0, *words)
+            )
         self._logger.removeHandler(self._handler)
         self._handler.close()
         self._logger.setLevel(self._old)

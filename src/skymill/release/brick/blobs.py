@@ -262,7 +262,8 @@ def blob_jobs(
                 force_point=(bright | galaxy)[index] & ~large[index],
                 is_large_galaxy=large[index],
                 fit_background=(bright | medium | galaxy)[index] & ~large[index],
-                avoid=masks.galaxy[box],
+                # Residuals of bright stars and large galaxies are no sources.
+                avoid=(masks.bright | masks.medium | masks.galaxy)[box],
             ),
             index,
         )

@@ -320,7 +320,7 @@ def read_images(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> Im
     if not len(rows):
         raise NoDataError(
             f"no image of the bands {','.join(options.bands)} in {survey.root} overlaps the brick "
-            f"{grid.name}; there is nothing to do"
+            f"{grid.name}"
         )
     images, kept, notes = [], [], []
     for k, row in enumerate(rows):
