@@ -248,7 +248,11 @@ class BlobFitter:
         )
         if not keep_flux:
             source.flux = fit.flux
-        source.drawn = (stamps, fit.planes, source.flux.copy())
+        # What is drawn stays until the blob is done: without the pixels that it was fitted to.
+        none = np.zeros((0, 0, 0))
+        light = replace(stamps, data=none, weight=none, psf=none.astype(np.complex128))
+        source.spectra.clear()
+        source.drawn = (light, fit.planes, source.flux.copy())
         self._add(source, -1.0)
         return fit
 
