@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from scipy.spatial import cKDTree
 
 from skymill.sims.community import read_patch_truth
 
-#: Mean epoch of the exposures of the patch minus that of the truth's positions [yr].
+#: Ranges of the signal-to-noise ratio that are reported.
+_RANGES = ((8, 20), (20, 50), (50, np.inf), (8, np.inf))
 _POINT = ("PSF", "DUP")
 
 
@@ -45,10 +47,10 @@ class Grades:
         rows = self.select(snr=snr, upper=upper, **more)
         return float(self.truth["matched"][rows].mean()), int(rows.sum())
 
-    def pulls(self, band, kind, snr=8.0, **more):
+    def pulls(self, band, kind, snr=8.0, upper=np.inf, **more):
         """(flux - truth) / error of the objects that are found with the right kind."""
         rows = self.select(snr=0.0, kind=kind, **more) & self.truth["matched"]
-        rows &= self.truth[f"snr_{band}"] > snr
+        rows &= (self.truth[f"snr_{band}"] > snr) & (self.truth[f"snr_{band}"] <= upper)
         point = np.isin(self.found["type"], _POINT)
         rows &= point == (kind == "star")
         found, truth = self.found[rows], self.truth[rows]
@@ -180,11 +182,12 @@ def report(grades: Grades, bands=("g", "r", "z")) -> str:
         b, m = grades.completeness(low, high, isolated=0.0)
         lines.append(f"completeness S/N {low}-{high}: isolated {a:.3f} ({n}), all {b:.3f} ({m})")
     for kind in ("star", "galaxy"):
-        for band in bands:
-            pulls = grades.pulls(band, kind)
-            if pulls.size:
+        for band, low, high in itertools.product(bands, (8, 20, 50), (20, 50, np.inf)):
+            pulls = grades.pulls(band, kind, snr=low, upper=high)
+            # Each range, and all together.
+            if pulls.size > 3 and ((low, high) in _RANGES):
                 lines.append(
-                    f"pulls {kind} {band}: width {robust_width(pulls):.3f} median "
+                    f"pulls {kind} {band} S/N {low}-{high}: width {robust_width(pulls):.3f} median "
                     f"{np.median(pulls):+.3f} rms(<5) {pulls[abs(pulls) < 5].std():.3f} "
                     f"beyond 5: {np.mean(abs(pulls) > 5):.3f} ({pulls.size})"
                 )
