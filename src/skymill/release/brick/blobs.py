@@ -262,8 +262,7 @@ def blob_jobs(
                 force_point=(bright | galaxy)[index] & ~large[index],
                 is_large_galaxy=large[index],
                 fit_background=(bright | medium | galaxy)[index] & ~large[index],
-                # Residuals of bright stars and large galaxies are no sources.
-                avoid=(masks.bright | masks.medium | masks.galaxy)[box],
+                avoid=masks.galaxy[box],
             ),
             index,
         )
