@@ -346,10 +346,12 @@ def footprint(
 
     Parameters
     ----------
-    wcs, tract_wcs : Wcs
-        Mappings of the CCD and of the tract.
+    wcs : Wcs
+        Mapping of the CCD.
     shape : (ny, nx)
         Shape of the CCD.
+    tract_wcs : Wcs
+        Mapping of the tract.
     box : Box
         Pixels of the patch in the tract.
 
@@ -386,10 +388,12 @@ def mapping_nodes(
 
     Parameters
     ----------
-    wcs, tract_wcs : Wcs
-        Mappings of the CCD and of the tract.
+    wcs : Wcs
+        Mapping of the CCD.
     scale : FluxScale
         Flux scale of the CCD.
+    tract_wcs : Wcs
+        Mapping of the tract.
     part : Box
         Pixels of the tract.
     exact : bool

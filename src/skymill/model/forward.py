@@ -42,7 +42,18 @@ _SIZES = (16, 24, 32, 40, 48, 64, 80, 96, 120, 128, 160, 192, 240, 256, 320, 384
 
 
 def stamp_size(width: float) -> int:
-    """The smallest width of a stamp that is at least so wide; 1024 at most [pixel]."""
+    """The smallest width of a stamp that is at least so wide; 1024 at most [pixel].
+
+    Parameters
+    ----------
+    width : float [pixel]
+        What must fit.
+
+    Returns
+    -------
+    int [pixel]
+        Width of the stamp.
+    """
     for size in _SIZES:
         if size >= width:
             return size

@@ -43,7 +43,18 @@ _SEGMENTS = (np.linspace(0.5, 1.0, 11), np.linspace(1.0, 4.0, 41), np.linspace(4
 
 
 def edge_radius(n: float) -> float:
-    """Radius [half-light radii] outside of which a profile of index n is zero."""
+    """Radius [half-light radii] outside of which a profile of index n is zero.
+
+    Parameters
+    ----------
+    n : float
+        Index.
+
+    Returns
+    -------
+    float [half-light radii]
+        The edge.
+    """
     return float(4.0 + 4.0 / 3.0 * np.clip(n - 1.0, 0.0, 3.0))
 
 

@@ -58,12 +58,17 @@ class MetacalOptions:
 
 
 def shear_matrix(g1: float, g2: float) -> Float64Array:
-    """Matrix of a reduced shear with determinant 1, (2, 2) float64.
+    """Matrix of a reduced shear with determinant 1.
 
     Parameters
     ----------
     g1, g2 : float
         Reduced shear in pixel axes.
+
+    Returns
+    -------
+    (2, 2) float64
+        Takes unsheared to sheared positions.
     """
     matrix = np.array([[1.0 + g1, g2], [g2, 1.0 - g1]])
     return matrix / math.sqrt(1.0 - g1 * g1 - g2 * g2)

@@ -42,7 +42,18 @@ class Calibration:
 
 
 def night_of(pointing: Pointing) -> str:
-    """The evening's date, ``YYYYMMDD``."""
+    """The evening's date, ``YYYYMMDD``.
+
+    Parameters
+    ----------
+    pointing : Pointing
+        The exposure.
+
+    Returns
+    -------
+    str
+        The date.
+    """
     return str(Time(np.floor(pointing.head.mjd - 0.6), format="mjd").isot[:10]).replace("-", "")
 
 

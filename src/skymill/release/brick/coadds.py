@@ -65,7 +65,18 @@ class BandCoadd:
 
 
 def filled_image(image: FitImage) -> Float32Array:
-    """Pixels with the masked ones filled from their neighbours."""
+    """Pixels with the masked ones filled from their neighbours.
+
+    Parameters
+    ----------
+    image : FitImage
+        An exposure.
+
+    Returns
+    -------
+    (ny, nx) float32
+        A copy without holes.
+    """
     out = image.image.astype(np.float32, copy=True)
     good = image.inverse_error > 0
     if not good.all():

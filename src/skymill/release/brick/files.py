@@ -240,7 +240,24 @@ def write_coadds(
 def write_maskbits(
     bits: NDArray[np.int32], grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]
 ) -> Path:
-    """Write the mask bits of the pixels."""
+    """Write the mask bits of the pixels.
+
+    Parameters
+    ----------
+    bits : (ny, nx) int32
+        Bits of `MaskBit`.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For the folder and the header.
+    images : sequence of FitImage
+        The exposures.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     header = brick_header(grid, options, images)
     _bit_cards(header)
     for bit in MaskBit:
@@ -257,7 +274,24 @@ def write_outliers(
     options: BrickOptions,
     images: Sequence[FitImage],
 ) -> Path:
-    """Write the outlier mask of each exposure: 1 above, 2 below the others."""
+    """Write the outlier mask of each exposure: 1 above, 2 below the others.
+
+    Parameters
+    ----------
+    masks : sequence of (ny, nx) uint8
+        One an exposure.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For the folder and the header.
+    images : sequence of FitImage
+        The exposures.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     hdus: list[Any] = []
     for image, mask in zip(images, masks, strict=True):
         header = image.wcs.header
@@ -273,7 +307,24 @@ def write_outliers(
 def write_blobs(
     blobs: NDArray[np.int32], grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]
 ) -> Path:
-    """Write the number of the blob of each pixel."""
+    """Write the number of the blob of each pixel.
+
+    Parameters
+    ----------
+    blobs : (ny, nx) int32
+        Number of the blob; -1 outside of all.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For the folder and the header.
+    images : sequence of FitImage
+        The exposures.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     header = brick_header(grid, options, images)
     _wcs_cards(header, grid)
     header["IMTYPE"] = ("blobmap", "LegacySurveys image type")
@@ -291,7 +342,22 @@ def write_blobs(
 def write_depth_table(
     coadds: Mapping[str, BandCoadd], grid: BrickGrid, options: BrickOptions
 ) -> Path:
-    """Write the histogram of the 5-sigma depth of the primary pixels."""
+    """Write the histogram of the 5-sigma depth of the primary pixels.
+
+    Parameters
+    ----------
+    coadds : mapping of str to BandCoadd
+        By band.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For the folder and the header.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     primary = grid.primary_pixels()
     columns = [
         fits.Column("depthlo", "E", array=_DEPTH_EDGES[:-2].astype(np.float32)),
@@ -318,7 +384,24 @@ def write_depth_table(
 def write_ccds(
     table: Table, grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]
 ) -> Path:
-    """Write the rows of survey-ccds of the exposures that were used."""
+    """Write the rows of survey-ccds of the exposures that were used.
+
+    Parameters
+    ----------
+    table : Table
+        Rows of survey-ccds.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For the folder and the header.
+    images : sequence of FitImage
+        The exposures.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     own = Table(table, copy=True)
     own.meta.clear()
     for name in own.colnames:
@@ -369,7 +452,22 @@ def write_catalogue(
 def write_pictures(
     coadds: Mapping[str, BandCoadd], grid: BrickGrid, options: BrickOptions
 ) -> list[Path]:
-    """Write colour pictures of image, model and residual."""
+    """Write colour pictures of image, model and residual.
+
+    Parameters
+    ----------
+    coadds : mapping of str to BandCoadd
+        By band.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For the folder and the header.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
     planes = {
         "image": [c.image for c in coadds.values()],
         "model": [c.model for c in coadds.values()],
@@ -414,7 +512,22 @@ def _picture(
 
 
 def write_checksums(paths: Sequence[Path], grid: BrickGrid, options: BrickOptions) -> Path:
-    """Write the SHA-256 of every file of the brick, below the folder of the release."""
+    """Write the SHA-256 of every file of the brick, below the folder of the release.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For the folder and the header.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     root = Path(options.out_dir)
     lines = []
     for path in sorted(set(paths)):

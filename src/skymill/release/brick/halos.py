@@ -25,7 +25,18 @@ _BEGIN, _FULL = 7.0, 8.0
 
 
 def epoch_mjd(year: NDArray[np.float64]) -> NDArray[np.float64]:
-    """MJD of Julian years; 0 where the epoch is unknown (0)."""
+    """MJD of Julian years; 0 where the epoch is unknown (0).
+
+    Parameters
+    ----------
+    year : (n,) float64 [year]
+        Epochs.
+
+    Returns
+    -------
+    (n,) float64 [day]
+        MJD.
+    """
     return np.asarray(np.where(year > 0, 51544.5 + (year - 2000.0) * 365.25, 0.0))
 
 
