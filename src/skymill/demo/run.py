@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from skymill.data.options import check_choice, check_range, option
 from skymill.demo.report import step_times, write_report
 from skymill.sims.survey import SurveyOptions, simulate_survey, survey_preset
 
-__all__ = ["DemoOptions", "run_demo", "write_settings"]
+__all__ = ["DemoOptions", "plan_survey", "run_demo", "write_settings"]
 
 #: Steps that the demonstration leaves out: nothing is to be downloaded or deleted.
 _LEFT_OUT = ("download_raw", "gotta_blast")
@@ -29,6 +31,8 @@ _LEFT_OUT = ("download_raw", "gotta_blast")
 _PATCH_INNER = 2600
 #: What is simulated around the field that any exposure sees [deg].
 _MARGIN_DEG = 0.028
+#: Latitude of the telescope [deg]; airmass that the exposure times are meant for.
+_LATITUDE, _PLAIN_AIRMASS = -30.17, 1.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,35 @@ def _field_radius(survey: SurveyOptions) -> float:
     return round(max(sky.half_width, sky.half_height) - _MARGIN_DEG, 4)
 
 
+def plan_survey(options: DemoOptions) -> SurveyOptions:
+    """The exposures: longer through more air, as an observer would.
+
+    Parameters
+    ----------
+    options : DemoOptions
+        What is simulated.
+
+    Returns
+    -------
+    skymill.sims.survey.SurveyOptions
+        The programme.
+    """
+    plain = survey_preset(
+        options.size,
+        seed=options.seed,
+        mass=options.mass,
+        redshift=options.redshift,
+        ra=options.ra,
+        dec=options.dec,
+    )
+    height = math.cos(math.radians(options.dec - _LATITUDE))
+    longer = max(1.0, min(1.0 / max(height, 0.25), 3.0) / _PLAIN_AIRMASS)
+    return dataclasses.replace(
+        plain,
+        exposure_times=tuple(round(longer * t) for t in plain.exposure_times),
+    )
+
+
 def run_demo(
     folder: Path, options: DemoOptions, *, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
@@ -134,14 +167,7 @@ def run_demo(
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()) and not (folder / "truth").exists():
         raise ConfigError(f"{folder} is not empty and holds no demo; name an empty or a new folder")
-    survey = survey_preset(
-        options.size,
-        seed=options.seed,
-        mass=options.mass,
-        redshift=options.redshift,
-        ra=options.ra,
-        dec=options.dec,
-    )
+    survey = plan_survey(options)
     start = time.monotonic()
     say(f"simulating {sum(survey.visits)} exposures of {len(survey.ccds)} CCDs in {folder}")
     simulate_survey(folder, survey, processes=options.n_workers, progress=_sparse(say))

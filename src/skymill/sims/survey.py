@@ -117,7 +117,14 @@ class SurveyOptions:
 #: Sizes that the demonstration uses; `full` is the default of every field.
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "small": {"ccds": (28, 35), "visits": (1, 3, 1), "zeros": 3, "flats": 2},
+    # Few exposures, so long ones: half of the area must show the cluster as well.
+    "small": {
+        "ccds": (28, 35),
+        "visits": (1, 3, 1),
+        "exposure_times": (900.0, 1800.0, 1200.0),
+        "zeros": 3,
+        "flats": 2,
+    },
     "tiny": {
         "ccds": (35,),
         "bands": ("r",),
