@@ -125,6 +125,7 @@ def test_frames_that_are_truncated_or_of_another_camera_are_refused(place):
     no_half_files(place)
 
 
+@pytest.mark.slow
 def test_a_bad_frame_and_one_without_stars_stop_only_themselves(place):
     blank = another_frame(place, 830013, remove_stars)
     spoilt = another_frame(place, 830014)
@@ -153,6 +154,7 @@ def test_a_bad_frame_and_one_without_stars_stop_only_themselves(place):
     no_half_files(place)
 
 
+@pytest.mark.slow
 def test_a_missing_bias_is_named_with_the_remedy(place):
     settings = yaml.safe_load((place / "cluster.yaml").read_text())
     settings["paths"] = {"raws": "raws", "refcats": "refcats"}
