@@ -25,7 +25,6 @@ __all__ = [
     "Warp",
     "WarpInput",
     "WarpOptions",
-    "covers",
     "footprint",
     "mapping_nodes",
     "resample_psf",
@@ -532,28 +531,6 @@ def resample_psf(
     out = np.empty((n, size, size), np.float32)
     resample_stamps(np.ascontiguousarray(stamps, np.float32), jacobian, _weight_table(), out)
     return out
-
-
-def covers(wcs: Wcs, shape: tuple[int, int], tract_wcs: Wcs, box: Box) -> bool:
-    """Whether a CCD may cover a pixel of a patch, from its outline alone.
-
-    Parameters
-    ----------
-    wcs : Wcs
-        Mapping of the CCD.
-    shape : (ny, nx)
-        Shape of the CCD.
-    tract_wcs : Wcs
-        Mapping of the tract.
-    box : Box
-        Pixels of the patch in the tract.
-
-    Returns
-    -------
-    bool
-        False if the rectangle around the CCD's outline misses the box.
-    """
-    return not footprint(wcs, shape, tract_wcs, box)[0].is_empty
 
 
 def warp_exposures(

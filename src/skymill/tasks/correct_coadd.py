@@ -19,7 +19,7 @@ from lsst.pipe.base import connectionTypes as cT
 from skymill.calibrate.visit_table import flux_scale_of, wcs_of
 from skymill.coadd.coadd_correction import CcdSurface, correct_coadd
 from skymill.coadd.stack import InputPixels
-from skymill.coadd.warp import covers
+from skymill.coadd.warp import footprint
 from skymill.data.images import Coadd
 
 __all__ = ["CorrectCoaddConfig", "CorrectCoaddConnections", "CorrectCoaddTask"]
@@ -129,7 +129,8 @@ class CorrectCoaddTask(PipelineTask):
             for row in tables[visit].get():
                 detector, shape = int(row["detector"]), (int(row["ny"]), int(row["nx"]))
                 wcs = wcs_of(row)
-                if detector not in stacked or not covers(wcs, shape, coadd.wcs, coadd.box):
+                outline = wcs, shape, coadd.wcs, coadd.box
+                if detector not in stacked or footprint(*outline)[0].is_empty:
                     continue
                 if (visit, detector) not in by_ccd:
                     self.log.warning("visit %d detector %d is not corrected", visit, detector)

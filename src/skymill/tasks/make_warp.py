@@ -24,7 +24,7 @@ from skymill.calibrate.final_psf import psf_from_row
 from skymill.calibrate.visit_table import flux_scale_of, wcs_of
 from skymill.coadd.psf_match import MatchOptions, ModelPsfOptions, match_psf
 from skymill.coadd.skymap import Patch
-from skymill.coadd.warp import Warp, WarpOptions, covers, warp_exposures
+from skymill.coadd.warp import Warp, WarpOptions, footprint, warp_exposures
 from skymill.data.errors import NoDataError
 from skymill.data.images import Exposure
 from skymill.tasks._options import options_field, to_options
@@ -250,7 +250,7 @@ class MakeWarpTask(PipelineTask):
                 continue
             wcs = wcs_of(row)
             shape = int(row["ny"]), int(row["nx"])
-            if not covers(wcs, shape, patch.wcs, patch.outer_box):
+            if footprint(wcs, shape, patch.wcs, patch.outer_box)[0].is_empty:
                 continue
             exposure = handle.get()
             for source, sign in ((backgrounds.get(detector), 1), (corrections.get(detector), -1)):

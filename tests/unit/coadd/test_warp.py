@@ -6,7 +6,7 @@ from _sky import DEC, RA, SIGMA, decam_wcs, make_exposure, tan_wcs
 
 from skymill.coadd._warp_kernels import evaluate_weights
 from skymill.coadd.interpolation import weight_polynomials
-from skymill.coadd.warp import CellGrid, WarpOptions, covers, warp_exposures
+from skymill.coadd.warp import CellGrid, WarpOptions, footprint, warp_exposures
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.images import Box
 from skymill.data.masks import MaskPlane
@@ -237,8 +237,8 @@ def test_cells_count_pixels():
 
 def test_nothing_to_warp():
     exposure = make_exposure(tan_wcs(SHAPE, dx=1000), SHAPE)
-    assert not covers(exposure.wcs, SHAPE, TRACT, BOX)
-    assert covers(tan_wcs(SHAPE, dx=100), SHAPE, TRACT, BOX)
+    assert footprint(exposure.wcs, SHAPE, TRACT, BOX)[0].is_empty
+    assert not footprint(tan_wcs(SHAPE, dx=100), SHAPE, TRACT, BOX)[0].is_empty
     with pytest.raises(NoDataError, match="no CCD"):
         warp_exposures([exposure], wcs=TRACT, box=BOX, options=PLAIN)
     far = make_exposure(tan_wcs(SHAPE, dec=-87.0), SHAPE)
