@@ -29,10 +29,13 @@ __all__ = [
     "CcdHeader",
     "CommunityCcd",
     "companion",
+    "is_damage",
     "list_ccds",
     "read_ccd",
     "read_ccd_header",
     "release_quality",
+    "shifted_wcs",
+    "uses_codes",
 ]
 
 Float32Array = NDArray[np.float32]
@@ -133,17 +136,7 @@ class CcdHeader:
         DataError
             If the header has none.
         """
-        own = self.header.copy()
-        # The pipeline fits to catalogues of the ICRS; RADESYS of the header is the telescope's.
-        for key in ("EQUINOX", "RADECSYS"):
-            own.remove(key, ignore_missing=True)
-        own["RADESYS"] = "ICRS"
-        if "CRVAL1" not in own or "CRVAL2" not in own:
-            raise DataError(f"{self.path} CCD {self.ccdname} has no world coordinates")
-        dec = float(own["CRVAL2"])
-        own["CRVAL1"] = float(own["CRVAL1"]) + ra_offset / 3600.0 / np.cos(np.radians(dec))
-        own["CRVAL2"] = dec + dec_offset / 3600.0
-        wcs = make_wcs(own)
+        wcs = shifted_wcs(self.header, ra_offset=ra_offset, dec_offset=dec_offset)
         if wcs is None:
             raise DataError(f"{self.path} CCD {self.ccdname} has no world coordinates")
         return wcs
@@ -203,6 +196,54 @@ def companion(path: str | Path, kind: str) -> Path:
             f"there is no {other.name}"
         )
     return other
+
+
+def shifted_wcs(
+    header: fits.Header, *, ra_offset: float = 0.0, dec_offset: float = 0.0
+) -> FitsWcs | None:
+    """World coordinates of a header of the Community Pipeline, moved on the sky.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Cards of the primary HDU with those of the CCD over them.
+    ra_offset, dec_offset : float [arcsec]
+        Added to the position on the sky.
+
+    Returns
+    -------
+    FitsWcs or None
+        0-based pixels; none if the header has no world coordinates.
+    """
+    own = header.copy()
+    # The pipeline fits to catalogues of the ICRS; RADESYS of the header is the telescope's.
+    for key in ("EQUINOX", "RADECSYS"):
+        own.remove(key, ignore_missing=True)
+    own["RADESYS"] = "ICRS"
+    if "CRVAL1" not in own or "CRVAL2" not in own:
+        return None
+    dec = float(own["CRVAL2"])
+    own["CRVAL1"] = float(own["CRVAL1"]) + ra_offset / 3600.0 / np.cos(np.radians(dec))
+    own["CRVAL2"] = dec + dec_offset / 3600.0
+    return make_wcs(own)
+
+
+def is_damage(err: Exception) -> bool:
+    """Whether an error is one that reading the pixels of a damaged file raises.
+
+    Parameters
+    ----------
+    err : Exception
+        The error.
+
+    Returns
+    -------
+    bool
+        False for our own errors and for those that tell of a bug.
+    """
+    # The error of a damaged tile has no public name.
+    damaged = isinstance(err, _UNREADABLE) or type(err).__name__ == "CfitsioException"
+    return damaged and not isinstance(err, DataError)
 
 
 def _name(hdu: Any) -> str:
@@ -339,9 +380,7 @@ def _pixels(path: Path, hdu: int, name: str, box: tuple[int, int, int, int] | No
             x0, x1, y0, y1 = box
             return np.array(hdus[found].section[y0:y1, x0:x1])
     except Exception as err:
-        # The error of a damaged tile has no public name.
-        damaged = isinstance(err, _UNREADABLE) or type(err).__name__ == "CfitsioException"
-        if isinstance(err, DataError) or not damaged:
+        if not is_damage(err):
             raise
         raise DataError(
             f"the pixels of {path} CCD {name or hdu} cannot be read (truncated or damaged): {err}"
@@ -431,6 +470,22 @@ def _version(plver: str) -> tuple[int, int]:
     return (*numbers, 0, 0)[0], (*numbers, 0, 0)[1]
 
 
+def uses_codes(plver: str) -> bool:
+    """Whether the data quality of DECam holds one code a pixel, not bits.
+
+    Parameters
+    ----------
+    plver : str
+        Version of the Community Pipeline; without a number codes are assumed.
+
+    Returns
+    -------
+    bool
+        True since version 3.5.
+    """
+    return not (0, 0) != _version(plver) < (3, 5)
+
+
 def release_quality(
     codes: NDArray[np.integer[Any]], *, camera: SurveyCamera, plver: str
 ) -> Int32Array:
@@ -453,7 +508,7 @@ def release_quality(
     """
     values = np.asarray(codes).astype(np.int64)
     bad, saturated = QUALITY_BITS["badpix"], QUALITY_BITS["satur"]
-    if camera.name == "decam" and (0, 0) != _version(plver) < (3, 5):
+    if camera.name == "decam" and not uses_codes(plver):
         known = sum(QUALITY_BITS.values())
         out = (values & known).astype(np.int32)
         out[(values & ~known) != 0] |= bad

@@ -20,18 +20,18 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from skymill.data.errors import DataError, MissingInputError
+from skymill.data.errors import DataError
 from skymill.data.geometry import FitsWcs
 from skymill.data.images import Exposure, PixelPlanes
 from skymill.data.masks import UNUSABLE, MaskPlane, is_set
 from skymill.data.photometry import FluxScale
 from skymill.data.units import AB_ZERO_POINT_NJY, MAG_ERR_FACTOR
+from skymill.instruments.community_ccd import companion, is_damage, shifted_wcs, uses_codes
 from skymill.instruments.decam.headers import (
     RawFile,
     ccd_hdus,
     describe,
     exposure_info,
-    make_wcs,
     merge_headers,
     open_raw,
     translate,
@@ -117,11 +117,6 @@ def community_mask(quality: NDArray[np.integer[Any]], *, codes: bool) -> NDArray
     return out
 
 
-def _uses_codes(version: str) -> bool:
-    numbers = [int(n) for n in re.findall(r"\d+", version)[:2]]
-    return not numbers or tuple([*numbers, 0][:2]) >= (3, 5)
-
-
 @contextmanager
 def _open(path: Path) -> Iterator[fits.HDUList]:
     hdus = open_raw(path)
@@ -164,14 +159,7 @@ class CommunityFile:
         MissingInputError
             If it is not there.
         """
-        path = Path(self.path)
-        other = path.with_name(_IMAGE_NAME.sub(rf"\g<1>{kind}\g<2>", path.name))
-        if not other.is_file():
-            raise MissingInputError(
-                f"{path} has no {'weight' if kind == 'w' else 'data quality'} beside it: "
-                f"there is no {other.name}"
-            )
-        return other
+        return companion(self.path, kind)
 
     def read(
         self,
@@ -213,7 +201,7 @@ class CommunityFile:
         wcs = _wcs(header, zero_point, where)
         psf = survey.psf(self.path, self.exposure.exposure, name)
         mask = community_mask(
-            quality.astype(np.int64), codes=_uses_codes(str(header.get("PLVER", "")))
+            quality.astype(np.int64), codes=uses_codes(str(header.get("PLVER", "")))
         )
         level = survey.sky(self.path, self.exposure.exposure, name, shape=image.shape)
         planes = _planes(image, weight, mask, gain, level, where)
@@ -244,9 +232,7 @@ class CommunityFile:
                     warnings.simplefilter("ignore", AstropyWarning)
                     pixels = np.array(ccds[detector].data, np.float32)
             except Exception as err:
-                # The error of a damaged tile has no public name.
-                known = isinstance(err, OSError | ValueError | TypeError | RuntimeError)
-                if not known and type(err).__name__ != "CfitsioException":
+                if not is_damage(err):
                     raise
                 raise DataError(
                     f"the pixels of {path} CCD {detector} cannot be read: {err}"
@@ -300,16 +286,7 @@ def _gain(header: fits.Header, where: str) -> float:
 
 
 def _wcs(header: fits.Header, zero_point: ZeroPoint, where: str) -> FitsWcs:
-    own = header.copy()
-    # The pipeline fits to catalogues of the ICRS; RADESYS of the primary header is the telescope's.
-    own["RADESYS"] = "ICRS"
-    own.remove("EQUINOX", ignore_missing=True)
-    declination = float(own.get("CRVAL2", 0.0))
-    shift = zero_point.ra_offset / 3600.0 / np.cos(np.radians(declination))
-    if "CRVAL1" in own and "CRVAL2" in own:
-        own["CRVAL1"] = float(own["CRVAL1"]) + shift
-        own["CRVAL2"] = declination + zero_point.dec_offset / 3600.0
-    wcs = make_wcs(own)
+    wcs = shifted_wcs(header, ra_offset=zero_point.ra_offset, dec_offset=zero_point.dec_offset)
     if wcs is None:
         raise DataError(f"{where} has no world coordinates (cards CTYPE1, CTYPE2)")
     return wcs
