@@ -11,6 +11,7 @@ each version of the catalogue by the same code (Sheldon et al. 2020). The shear 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,7 @@ from skymill.shear.metacal import (
 __all__ = [
     "MetadetectOptions",
     "ShearEstimate",
+    "Spectrum",
     "estimate_shear",
     "metadetect_cell",
     "select_for_shear",
@@ -43,6 +45,9 @@ __all__ = [
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
+
+#: Power of noise at wave vectors (kx, ky).
+type Spectrum = Callable[[Float64Array, Float64Array], Float64Array]
 
 # Distance to a brighter peak [widths of the target PSF] within which a saddle is asked for.
 _NEIGHBOUR = 10.0
@@ -103,6 +108,8 @@ def metadetect_cell(
     bands: tuple[str, ...],
     shear_bands: tuple[str, ...] | None = None,
     margin: int,
+    types: tuple[str, ...] = tuple(SHEAR_TYPES),
+    spectra: tuple[Spectrum | None, ...] | None = None,
     options: MetadetectOptions | None = None,
 ) -> dict[str, Table]:
     """Catalogues of one cell for each applied shear.
@@ -123,15 +130,21 @@ def metadetect_cell(
         Bands whose sum is searched and gives shapes; all if omitted.
     margin : int [pixel]
         Width of the rim whose sources belong to the neighbour's cell.
+    types : tuple of str
+        Which of `SHEAR_TYPES`. A catalogue does not depend on which others are made with it.
+    spectra : tuple of callable, optional
+        For each band the power of its noise at wave vectors (kx, ky) [radian / pixel] over that of
+        white noise of its variance, or None for white noise.
     options : MetadetectOptions, optional
         Search, measurement and cuts.
 
     Returns
     -------
     dict of str to Table
-        For each of `SHEAR_TYPES`: ``x``, ``y`` [pixel of the cell, with the shear undone],
+        For each of the types: ``x``, ``y`` [pixel of the cell, with the shear undone],
         ``e1``, ``e2``, ``size_ratio``, ``snr``, ``flags`` and ``{band}_flux``,
-        ``{band}_flux_err`` [nJy].
+        ``{band}_flux_err`` [nJy]: of a point source; the light of a larger one beyond the weight
+        is missing, in all bands alike.
 
     Raises
     ------
@@ -145,26 +158,29 @@ def metadetect_cell(
     if not (np.asarray(variances) > 0).all():
         raise DataError("metadetection needs a positive variance in every band of the cell")
     sigma = target_sigma(psfs, options.metacal)
-    versions: dict[str, list[Float32Array]] = {name: [] for name in SHEAR_TYPES}
-    added = []
-    for k in range(len(bands)):
-        sheared, extra = metacal(
-            images[k], noises[k], psfs[k], sigma=sigma, options=options.metacal
-        )
-        added.append(extra)
+    spectra = spectra or (None,) * len(bands)
+    versions: dict[str, list[Float32Array]] = {name: [] for name in types}
+    for k, spectrum in enumerate(spectra):
+        sheared, _ = metacal(
+            images[k], noises[k], psfs[k], sigma=sigma, spectrum=spectrum, types=types,
+            options=options.metacal,
+        )  # fmt: skip
         for name, image in sheared.items():
             versions[name].append(image)
     weight = np.where(used, 1.0 / np.asarray(variances, np.float64), 0.0)
     weight = (weight / weight.sum()).astype(np.float32)
-    noise_planes = np.array(added)
-    # Half of the noise was added with the turned image.
-    total_noise = np.tensordot(weight, noise_planes, 1).astype(np.float32)
-    inner = (slice(margin, -margin),) * 2 if margin else (slice(None),) * 2
-    pixel_noise = float(np.sqrt(2.0) * np.std(total_noise[inner]))
     width = options.weight_scale * sigma
-    flux_noise = np.array([_flux_noise(p, width) for p in (total_noise, *noise_planes)])
+    size = images.shape[1]
+    if size < 2 * np.ceil(4 * width) + 5:
+        raise DataError(f"a cell of {size} pixels is too small for a weight of {width:.1f} pixels")
+    power = [
+        variances[k] * _noise_power(psfs[k], sigma, spectra[k], size) for k in range(len(bands))
+    ]
+    total = np.tensordot(weight.astype(np.float64) ** 2, np.array(power), 1)
+    pixel_noise = float(np.sqrt(total.mean()))
+    flux_noise = np.array([_flux_noise(p, width) for p in (total, *power)])
     out: dict[str, Table] = {}
-    for name in SHEAR_TYPES:
+    for name in types:
         out[name] = _measure(
             name, np.array(versions[name]), weight, pixel_noise, flux_noise, sigma,
             bands=bands, margin=margin, options=options,
@@ -172,19 +188,27 @@ def metadetect_cell(
     return out
 
 
-def _flux_noise(plane: Float32Array, width: float) -> float:
-    """Scatter of the weighted flux of noise, read on a grid."""
-    half = int(np.ceil(4 * width))
-    step = max(2, int(width))
-    grid = np.arange(half + 1, plane.shape[0] - half - 1, step, dtype=np.float64)
-    if grid.size < 3:
-        raise DataError(
-            f"a cell of {plane.shape[0]} pixels is too small for a weight of {width:.1f} pixels"
-        )
-    x, y = (a.ravel() for a in np.meshgrid(grid, grid))
-    flux = np.empty(x.size)
-    weigh_fluxes(plane, x, y, width, flux)
-    return float(np.sqrt(2.0) * np.std(flux))
+def _noise_power(
+    psf: Float32Array, sigma: float, spectrum: Spectrum | None, size: int
+) -> Float64Array:
+    """Power (size, size) of noise of unit variance in the unsheared image, turned noise added."""
+    k = 2 * np.pi * np.fft.fftfreq(size)
+    transform = np.abs(np.fft.fft2(psf, (size, size))) ** 2
+    target = np.exp(-(sigma**2) * (k[:, None] ** 2 + k[None, :] ** 2))
+    power = target / np.maximum(transform, 1e-12 * transform[0, 0])
+    if spectrum is not None:
+        power = power * spectrum(*np.meshgrid(k, k))
+    # A quarter turn takes [ky, kx] to [kx, -ky].
+    turned = np.roll(power.T[::-1, :], 1, axis=0)
+    return np.asarray(power + turned, np.float64)
+
+
+def _flux_noise(power: Float64Array, width: float) -> float:
+    """Scatter of the weighted flux of noise."""
+    k = 2 * np.pi * np.fft.fftfreq(len(power))
+    weight = np.exp(-(width**2) * (k[:, None] ** 2 + k[None, :] ** 2))
+    # Of sum(w noise) / sum(w^2), with the transform 2 pi width^2 exp(-width^2 k^2 / 2) of w.
+    return float(np.sqrt(4.0 * (power * weight).mean()))
 
 
 def _measure(
@@ -235,11 +259,14 @@ def _measure(
             "flags": np.where(good, 0, 1).astype(np.int32),
         }
     )
+    # From the amplitude of the weight to the flux of a point source with it.
+    scale = np.pi * (width**2 + sigma**2)
     for k, band in enumerate(bands):
         value = np.empty(n)
         weigh_fluxes(planes[k], moments[:, 1], moments[:, 2], width, value)
-        table[f"{band}_flux"] = value
-        table[f"{band}_flux_err"] = np.full(n, flux_noise[1 + k])
+        table[f"{band}_flux"] = scale * value
+        table[f"{band}_flux_err"] = np.full(n, scale * flux_noise[1 + k])
+    table.meta.update(sigma=sigma, width=width)
     return table[inside]
 
 
