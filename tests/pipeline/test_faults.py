@@ -75,7 +75,9 @@ def run(folder, *words):
 def no_half_files(folder):
     """Nothing stands under a temporary name."""
     found = [
-        p for p in folder.rglob("*") if p.name.endswith((".part", ".partial")) or ".part." in p.name
+        p
+        for p in folder.rglob("*")
+        if p.name.startswith(".tmp-") or p.name.endswith((".part", ".partial"))
     ]
     assert found == []
 

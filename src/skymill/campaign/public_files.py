@@ -16,6 +16,7 @@ from astropy.table import Table
 
 from skymill.campaign.cluster import Cluster
 from skymill.data.errors import DataError
+from skymill.data.files import atomic_path
 from skymill.lensing.files import write_bytes
 
 __all__ = ["PUBLIC_FOLDERS", "write_public_files"]
@@ -70,15 +71,11 @@ class _Products:
 
     def copy(self, ref: Any, path: Path) -> None:
         """The file of a dataset."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            _link_or_copy(self.butler.getURI(ref).ospath, part)
-            os.replace(part, path)
+            with atomic_path(path) as draft:
+                _link_or_copy(self.butler.getURI(ref).ospath, draft)
         except OSError as exc:
             raise DataError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-        finally:
-            part.unlink(missing_ok=True)
         self.written.append(path)
 
     def copy_type(self, name: str, file: str) -> None:

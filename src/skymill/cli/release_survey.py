@@ -68,9 +68,9 @@ def images(
     Of an exposure in several versions of the Community Pipeline the newest is listed; the older
     ones, and images without their weight or data quality, are named on the terminal only.
     """
+    from skymill.data.files import atomic_path
     from skymill.instruments.survey_camera import SURVEY_CAMERAS
     from skymill.release.survey.images import list_images, parse_date
-    from skymill.release.survey.layout import atomic_path
 
     found = list_images(
         folder, cameras=cameras or SURVEY_CAMERAS,
@@ -526,9 +526,9 @@ def depth_cut(
 
 
 def _collect(ccds: Table, outdir: Path, target: Path, keep_others: bool) -> None:
+    from skymill.data.files import atomic_path
     from skymill.release.survey.cuts import CUT_BITS
     from skymill.release.survey.depth_cut import collect_depth_cuts
-    from skymill.release.survey.layout import atomic_path
     from skymill.release.survey.rows import write_table
 
     table, names = collect_depth_cuts(ccds, outdir.glob("ccds-*.fits"), keep_others=keep_others)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skymill.data.files import atomic_path
+
 __all__ = ["Goal", "Section", "write_page"]
 
 _STYLE = """
@@ -196,6 +198,5 @@ All numbers: <a href="summary.json">summary.json</a>.</p>
 {body}
 </body></html>
 """
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with atomic_path(path) as draft:
+        draft.write_text(text)

@@ -15,6 +15,7 @@ import skymill
 from skymill.campaign.campaign import Campaign
 from skymill.campaign.cluster import Cluster
 from skymill.data.errors import MissingInputError
+from skymill.data.files import atomic_path
 from skymill.demo import numbers
 from skymill.demo.page import Goal, Section, write_page
 from skymill.demo.products import Products
@@ -310,6 +311,5 @@ def _clean(value: Any) -> Any:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with atomic_path(path) as draft:
+        draft.write_bytes(content)

@@ -17,6 +17,7 @@ from skymill.campaign.campaign import Campaign
 from skymill.campaign.cluster import load_cluster
 from skymill.campaign.steps import STEPS
 from skymill.data.errors import ConfigError
+from skymill.data.files import atomic_path
 from skymill.data.options import check_choice, check_range, option
 from skymill.demo.report import step_times, write_report
 from skymill.sims.survey import SurveyOptions, simulate_survey, survey_preset
@@ -99,9 +100,8 @@ def write_settings(folder: Path, options: DemoOptions, survey: SurveyOptions) ->
     }
     path = folder / "cluster.yaml"
     text = "# Written by skymill demo.\n" + yaml.safe_dump(settings, sort_keys=False)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with atomic_path(path) as draft:
+        draft.write_text(text)
     return path
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import re
 import sys
 import zipfile
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from skymill.data.errors import ConfigError, DataError, MissingInputError
+from skymill.data.files import atomic_path
 from skymill.engine.schedule import Plan, PlannedQuantum
 
 if TYPE_CHECKING:
@@ -277,11 +277,8 @@ def build_graph(
         raise DataError(f"cannot build the graph of {request.output}: {_one_line(exc)}") from exc
     n_quanta = int(components.header.n_quanta)
     if n_quanta:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The writer goes by the suffix.
-        part = path.with_name(f"part-{os.getpid()}-{path.name}")
-        components.write(str(part), zstd_dict_size=0)
-        part.replace(path)
+        with atomic_path(path) as draft:
+            components.write(str(draft), zstd_dict_size=0)
     return n_quanta
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from skymill.data.files import atomic_path
 
 __all__ = ["QuantumFailure", "RunReport", "TaskCounts", "write_json"]
 
@@ -178,10 +179,5 @@ def write_json(path: Path, values: Any) -> None:
     values : object
         Plain types.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w") as stream:
+    with atomic_path(path) as draft, draft.open("w") as stream:
         json.dump(values, stream, indent=1, default=str)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)

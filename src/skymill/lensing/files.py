@@ -11,6 +11,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError, MissingInputError, SkymillError
+from skymill.data.files import atomic_path
 
 __all__ = ["find_column", "read_catalogue", "write_bytes", "write_catalogue"]
 
@@ -110,15 +111,11 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     """Write beside the target and rename, so that nobody meets half of a file."""
     if not path.parent.is_dir():
         raise MissingInputError(f"the folder {path.parent} does not exist; make it first")
-    stem = path.name.split(".", 1)
-    part = path.with_name(f".{stem[0]}.{os.getpid()}.part.{stem[1] if len(stem) > 1 else ''}")
     try:
-        write(part)
-        os.replace(part, path)
+        with atomic_path(path) as draft:
+            write(draft)
     except OSError as err:
         raise DataError(f"{path} cannot be written: {err.strerror or err}") from err
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_catalogue(table: Table, path: str | os.PathLike[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from skymill.data.files import atomic_path
 from skymill.data.geometry import FitsWcs, local_jacobian
 from skymill.sims import effects
 from skymill.sims.detector import CCD_SHAPE, RAW_SHAPE, CcdFacts, ccd_facts
@@ -341,14 +340,5 @@ def write_whole(hdus: fits.HDUList, path: Path) -> None:
     path : pathlib.Path
         Final name; an existing file is replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            hdus.writeto(stream)
-            stream.flush()
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as draft:
+        hdus.writeto(draft)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from skymill.data.errors import MissingInputError
+from skymill.data.files import atomic_path
 from skymill.data.tables import load_schema
 from skymill.sims import community_files
 from skymill.sims.camera import AIRMASS_TERM, ZERO_POINT, Pointing, write_whole
@@ -187,11 +188,9 @@ def _write_record(
 ) -> None:
     seen = vstack([_with_noise(c) for c in ccds])
     text = json.dumps({"ccds": rows, "truth": truth}, default=lambda v: v.item())
-    job.record.parent.mkdir(parents=True, exist_ok=True)
-    temporary = job.record.with_name(f".{job.record.stem}.part.npz")
     arrays: dict[str, Any] = {c: np.asarray(seen[c]) for c in seen.colnames}
-    np.savez_compressed(temporary, text=np.array(text), **arrays)
-    temporary.replace(job.record)
+    with atomic_path(job.record) as draft:
+        np.savez_compressed(draft, text=np.array(text), **arrays)
 
 
 def _with_noise(ccd: CcdImage) -> Table:

@@ -50,16 +50,7 @@ def write_table(table: Table, path: Path) -> None:
         File; ``.gz`` compresses it.
     """
     hdu = fits.table_to_hdu(table)
-    if path.suffix != ".gz":
-        write_whole(fits.HDUList([fits.PrimaryHDU(), hdu]), path)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:-3]}.part.gz")
-    try:
-        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(temporary, overwrite=True)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(fits.HDUList([fits.PrimaryHDU(), hdu]), path)
 
 
 def _provenance(pointing: Pointing, ccd: CcdImage) -> dict[str, Any]:

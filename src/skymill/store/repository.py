@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from lsst.daf.butler import Butler, CollectionType, Config
 from lsst.daf.butler.registry import MissingCollectionError
 
 from skymill.data.errors import ConfigError, DataError, MissingInputError
+from skymill.data.files import atomic_path
 
 __all__ = [
     "INCLUDE",
@@ -70,11 +69,9 @@ def include_configs(repo: str | Path) -> bool:
         text = yaml.safe_dump(content)
     else:
         text = f"includeConfigs:\n  - {INCLUDE}\n{text}"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".butler", suffix=".yaml")
-    with os.fdopen(handle, "w") as stream:
-        stream.write(text)
-    os.chmod(name, path.stat().st_mode)
-    os.replace(name, path)
+    with atomic_path(path) as draft:
+        draft.write_text(text)
+        draft.chmod(path.stat().st_mode)
     return True
 
 

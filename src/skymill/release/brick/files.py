@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import skymill
+from skymill.data.files import atomic_path
 from skymill.model.fit_image import FitImage
 from skymill.release.brick.bits import FIT_BITS, MASK_BITS, QUALITY_BITS, MaskBit
 from skymill.release.brick.coadds import BandCoadd
 from skymill.release.brick.grid import BrickGrid
 from skymill.release.brick.options import BrickOptions
 from skymill.release.columns import ReleaseColumn, table_hdu
-from skymill.release.survey.layout import atomic_path, release_path
+from skymill.release.survey.layout import release_path
 
 __all__ = [
     "brick_header",

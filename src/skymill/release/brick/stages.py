@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skymill.release.survey.layout import atomic_path
+from skymill.data.files import atomic_path
 
 __all__ = ["read_stage", "write_stage"]
 

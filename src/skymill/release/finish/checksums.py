@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skymill.data.errors import ConfigError, DataError
+from skymill.data.files import atomic_path
 from skymill.release.finish.folder import Problem, ReleaseFolder, each, is_brick_name
-from skymill.release.survey.layout import atomic_path
 
 __all__ = [
     "ChecksumReport",

@@ -12,8 +12,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError, NoDataError
+from skymill.data.files import atomic_path
 from skymill.release.finish.folder import Problem, ReleaseFolder, each, read_catalogue
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["DepthReport", "depth_bins", "depth_histogram"]
 

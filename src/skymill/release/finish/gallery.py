@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from skymill.data.errors import DataError, NoDataError
+from skymill.data.files import atomic_path
 from skymill.qa.release_figures import draw_color
 from skymill.release.finish.folder import (
     Problem,
@@ -23,7 +24,6 @@ from skymill.release.finish.folder import (
     open_fits,
     read_catalogue,
 )
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["GalleryReport", "write_gallery"]
 

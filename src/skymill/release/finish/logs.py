@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skymill.data.errors import MissingInputError
+from skymill.data.files import atomic_path
 from skymill.release.finish.folder import Problem
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["LogReport", "tar_logs"]
 

@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from skymill.coadd.bricks import Brick, brick_from_name, bricks_near
 from skymill.data.errors import DataError, MissingInputError
+from skymill.data.files import atomic_path
 from skymill.data.geometry import FitsWcs
 from skymill.release.brick.bits import MaskBit
 from skymill.release.finish.checksums import file_hash, update_brick_checksums
@@ -34,7 +35,6 @@ from skymill.release.finish.folder import (
     open_fits,
     pixels_of,
 )
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["NeighbourResult", "backup_brick", "mark_neighbours", "neighbours_of", "ring"]
 

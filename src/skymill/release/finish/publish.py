@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skymill.data.errors import ConfigError, DataError
+from skymill.data.files import atomic_path
 from skymill.release.finish.checksums import UNPUBLISHED, file_hash
 from skymill.release.finish.folder import Problem, ReleaseFolder, each
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["PublishReport", "files_to_publish", "publish"]
 

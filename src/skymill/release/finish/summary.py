@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from skymill.coadd.bricks import Brick, brick_from_name
 from skymill.data.errors import DataError, NoDataError
+from skymill.data.files import atomic_path
 from skymill.data.geometry import FitsWcs
 from skymill.release.finish.folder import (
     Catalogue,
@@ -27,7 +28,6 @@ from skymill.release.finish.folder import (
     read_catalogue,
 )
 from skymill.release.survey.bricks import is_primary
-from skymill.release.survey.layout import atomic_path
 
 __all__ = [
     "SummaryReport",

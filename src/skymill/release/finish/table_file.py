@@ -12,8 +12,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 import skymill
+from skymill.data.files import atomic_path
 from skymill.release.finish.columns import OutputColumn, table_header
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["TableFile", "open_table"]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from skymill.coadd.bricks import Brick, brick_at, brick_from_name, bricks_in_box, bricks_near
 from skymill.data.errors import ConfigError
+from skymill.data.files import atomic_path
 from skymill.data.geometry import FitsWcs, make_tan_wcs
-from skymill.release.survey.layout import atomic_path
 
 __all__ = [
     "BRICK_SIZE",

@@ -17,10 +17,10 @@ from astropy.utils.exceptions import AstropyWarning
 
 import skymill
 from skymill.data.errors import DataError, MissingInputError, SkymillError
+from skymill.data.files import atomic_path
 from skymill.data.options import check_choice, option
 from skymill.instruments.community_ccd import CcdHeader, CommunityCcd, list_ccds, read_ccd
 from skymill.instruments.survey_folder import SurveyFolder
-from skymill.release.survey.layout import atomic_path
 from skymill.release.survey.psf_model import (
     PSF_ERRORS,
     SurveyPsfOptions,

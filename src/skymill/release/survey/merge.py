@@ -14,9 +14,9 @@ from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError, MissingInputError, NoDataError
+from skymill.data.files import atomic_path
 from skymill.release.survey.ccd_table import as_survey_ccds, read_fits_table
 from skymill.release.survey.kd_tree import kd_tree_tables
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["INDEX_NSIDE", "merge_tables", "read_file_list", "write_survey_ccds"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from skymill.data.files import atomic_path
 from skymill.data.tables import Schema, load_schema
-from skymill.release.survey.layout import atomic_path
 
 __all__ = ["blank_row", "table_of_rows", "write_rows", "write_table"]
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from skymill.data.errors import ConfigError, DataError, MissingInputError
+from skymill.data.files import atomic_path
 from skymill.data.tables import load_schema
 from skymill.instruments.community_ccd import read_ccd
 from skymill.release.survey.ccd_table import as_survey_ccds, read_fits_table
-from skymill.release.survey.layout import FILE_KINDS, atomic_path, release_path
+from skymill.release.survey.layout import FILE_KINDS, release_path
 from skymill.release.survey.psf_model import psf_norms
 from skymill.release.survey.survey_dir import SurveyDir, open_survey
 
