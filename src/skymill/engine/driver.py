@@ -6,23 +6,25 @@ import logging
 import os
 import queue
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-from skymill.data.errors import SkymillError
 from skymill.engine.lease import Lease
+from skymill.engine.pool import (
+    EngineError,
+    record_processes,
+    start_kernel,
+    terminate_as_interrupt,
+)
 from skymill.engine.report import QuantumFailure, TaskCounts
 from skymill.engine.schedule import Plan, Schedule
-from skymill.engine.sites import Limits, LocalSite, Site, make_parsl_config
+from skymill.engine.sites import Limits, LocalSite, Site
 from skymill.engine.worker import (
     Chunk,
     QuantumResult,
@@ -35,7 +37,7 @@ from skymill.engine.worker import (
 if TYPE_CHECKING:
     from parsl.dataflow.dflow import DataFlowKernel
 
-__all__ = ["Engine", "EngineError", "Execution"]
+__all__ = ["Engine", "Execution"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,10 +46,6 @@ MAX_ATTEMPTS = 3
 #: Graphs with more quanta are read by the workers task by task.
 _WHOLE_GRAPH = 1500
 _POLL_S = 0.2
-
-
-class EngineError(SkymillError, RuntimeError):
-    """The pool of workers cannot work."""
 
 
 class Execution:
@@ -72,23 +70,6 @@ class Execution:
     def tasks(self) -> list[TaskCounts]:
         """Counts of the tasks that have quanta, in the order of the pipeline."""
         return [c for c in self.counts.values() if c.total]
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM (end of a batch job) like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 class Engine:
@@ -133,22 +114,11 @@ class Engine:
         if self._kernel is not None:
             return
         from parsl.app.app import python_app
-        from parsl.dataflow.dflow import DataFlowKernel
 
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lease = Lease(self.folder)
-        # Workers must not stop at the terminal's Ctrl-C before the driver has decided; Parsl's
-        # processes are children of this one and inherit the disposition.
         self._lease.start()
-        in_main = threading.current_thread() is threading.main_thread()
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
-        try:
-            self._kernel = DataFlowKernel(make_parsl_config(self.site, self.folder))
-        except OSError as exc:
-            raise EngineError(f"cannot start workers in {self.folder}: {exc}") from exc
-        finally:
-            if in_main:
-                signal.signal(signal.SIGINT, previous)
+        self._kernel = start_kernel(self.site, self.folder)
         self._submit = python_app(run_chunk, data_flow_kernel=self._kernel)
         self._note_processes()
 
@@ -168,15 +138,8 @@ class Engine:
             prepare(self.lease_path, tuple(modules))
 
     def _note_processes(self) -> None:
-        if self._kernel is None:
-            return
-        label = "local" if isinstance(self.site, LocalSite) else "slurm"
-        executor: Any = self._kernel.executors[label]
-        interchange = getattr(executor, "interchange_proc", None)
-        self._lease.record(
-            interchange=interchange.pid if interchange is not None else None,
-            jobs=list(executor.blocks_to_job_id.values()) if label == "slurm" else [],
-        )
+        if self._kernel is not None:
+            record_processes(self._kernel, self.site, self._lease)
 
     def close(self, *, keep: bool = False) -> None:
         """Stop the pool.
@@ -218,7 +181,7 @@ class Engine:
         """
         if not any(e.plan.quanta for e in executions):
             return
-        with _terminate_as_interrupt():
+        with terminate_as_interrupt():
             try:
                 self.start()
                 _Loop(self, executions, limits or {}, on_progress).run()

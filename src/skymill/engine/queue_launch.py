@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
 
 from skymill.data.errors import ConfigError
 from skymill.engine import lease
-from skymill.engine.driver import EngineError
+from skymill.engine.pool import (
+    EngineError,
+    record_processes,
+    start_kernel,
+    terminate_as_interrupt,
+)
 from skymill.engine.queue_workers import GRACE_S, WorkOrder, run_worker
-from skymill.engine.sites import LocalSite, Site, SlurmSite, make_parsl_config, parse_walltime
+from skymill.engine.sites import LocalSite, Site, SlurmSite, parse_walltime
 from skymill.engine.task_queue import QueueCounts, TaskQueue, TaskState
-
-if TYPE_CHECKING:
-    from parsl.dataflow.dflow import DataFlowKernel
 
 __all__ = ["LaunchReport", "cores_of_nodes", "launch", "make_site"]
 
@@ -151,7 +148,6 @@ class _Pool:
 
     def __init__(self, site: Site, folder: Path) -> None:
         from parsl.app.app import python_app
-        from parsl.dataflow.dflow import DataFlowKernel
 
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
@@ -161,19 +157,12 @@ class _Pool:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=folder))
         self.lease = lease.Lease(self.folder)
         self.lease.start()
-        self._is_local = isinstance(site, LocalSite)
-        # The terminal's Ctrl-C reaches Parsl's processes, too; they must not end before the driver
-        # has decided, and inherit this.
-        in_main = threading.current_thread() is threading.main_thread()
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+        self._site = site
         try:
-            self._kernel: DataFlowKernel = DataFlowKernel(make_parsl_config(site, self.folder))
-        except OSError as exc:
+            self._kernel = start_kernel(site, self.folder)
+        except EngineError:
             self.lease.stop()
-            raise EngineError(f"cannot start workers in {self.folder}: {exc}") from exc
-        finally:
-            if in_main:
-                signal.signal(signal.SIGINT, previous)
+            raise
         self._submit: Callable[[WorkOrder], Future[str]] = python_app(
             _work, data_flow_kernel=self._kernel
         )
@@ -185,12 +174,7 @@ class _Pool:
 
     def note(self) -> None:
         """Record what a later launch would have to end."""
-        executor: Any = self._kernel.executors["local" if self._is_local else "slurm"]
-        interchange = getattr(executor, "interchange_proc", None)
-        self.lease.record(
-            interchange=interchange.pid if interchange is not None else None,
-            jobs=[] if self._is_local else list(executor.blocks_to_job_id.values()),
-        )
+        record_processes(self._kernel, self._site, self.lease)
 
     def close(self, *, keep: bool) -> None:
         """End the pool."""
@@ -198,23 +182,6 @@ class _Pool:
         self._kernel.cleanup()
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def launch(
@@ -260,7 +227,7 @@ def launch(
     loop = _Loop(queue, order, pool, on_progress)
     keep = False
     try:
-        with _terminate_as_interrupt():
+        with terminate_as_interrupt():
             loop.run(n_workers)
     except EngineError:
         keep = True

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from skymill.data.errors import DataError, MissingInputError, SkymillError
 from skymill.engine import lease
 from skymill.engine.diagnose import explain_empty, explain_failure, inspect_inputs
-from skymill.engine.driver import Engine, EngineError, Execution
+from skymill.engine.driver import Engine, Execution
 from skymill.engine.graph import (
     GraphRequest,
     build_graph,
@@ -29,6 +29,7 @@ from skymill.engine.graph import (
     load_pipeline,
     read_plan,
 )
+from skymill.engine.pool import EngineError
 from skymill.engine.progress import ProgressView
 from skymill.engine.report import RunReport, TaskCounts, write_json
 from skymill.engine.sites import Limits, Site
