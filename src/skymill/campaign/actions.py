@@ -5,36 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from skymill.campaign.clean_up import INTERMEDIATE_TYPES, MADE_CHAINS, delete_intermediates
 from skymill.campaign.cluster import Cluster
-from skymill.campaign.commands import Command, CommandError
+from skymill.campaign.commands import Command
 from skymill.data.errors import MissingInputError
 from skymill.engine.report import write_json
 from skymill.engine.sites import LocalSite, SlurmSite
 
-__all__ = ["ACTIONS", "GOTTA_BLAST_TYPES", "delete_types", "find_raws", "input_files"]
-
-#: Intermediate dataset types that the clean-up deletes. Calibrated images stay.
-GOTTA_BLAST_TYPES = (
-    "cpBiasProc",
-    "cpFlatProc",
-    "cpFringeProc",
-    "overscanRaw",
-    "postISRCCD",
-    "icExp",
-    "icExpBackground",
-    "icSrc",
-    "deepCoadd_directWarp",
-    "deepCoadd_psfMatchedWarp",
-)
-#: What has to exist before anything is deleted.
-_FINAL_TYPES = ("deepCoadd_calexp", "objectTable_tract", "exportCatalog")
+__all__ = ["ACTIONS", "find_raws", "input_files"]
 
 _ARCHIVE = "https://astroarchive.noirlab.edu/api/adv_search/find/?limit=None"
 _SUFFIXES = (".fits", ".fits.fz", ".fits.gz", ".fz")
@@ -325,78 +310,6 @@ def _register_skymap(cluster: Cluster, band: str) -> list[Command]:
     return [Command(words=tuple(words), note="collection skymaps")]
 
 
-# -- clean-up --------------------------------------------------------------------------------
-
-
-def delete_intermediates(cluster: Cluster) -> int:
-    """Delete intermediate products after checking that the final ones exist.
-
-    Parameters
-    ----------
-    cluster : Cluster
-        The settings.
-
-    Returns
-    -------
-    int
-        Number of deleted datasets.
-
-    Raises
-    ------
-    CommandError
-        If a final product is missing; nothing is deleted then.
-    """
-    from lsst.daf.butler import Butler, MissingDatasetTypeError
-
-    with Butler.from_config(cluster.repo_path, writeable=True) as butler:
-        chains = sorted(butler.collections.query(["DECam/processing/*", "DECam/calib/made/*"]))
-        for name in _FINAL_TYPES:
-            try:
-                found = butler.query_datasets(
-                    name, collections=chains, find_first=False, limit=1, explain=False
-                )
-            except MissingDatasetTypeError:
-                found = []
-            if not found:
-                raise CommandError(
-                    f"nothing is deleted: there is no {name} yet; finish the steps before"
-                )
-    return delete_types(cluster, GOTTA_BLAST_TYPES)
-
-
-def delete_types(cluster: Cluster, names: Sequence[str]) -> int:
-    """Delete the files of some dataset types; the registry remembers that they existed.
-
-    Parameters
-    ----------
-    cluster : Cluster
-        The settings.
-    names : sequence of str
-        Dataset types.
-
-    Returns
-    -------
-    int
-        Number of deleted datasets.
-    """
-    from lsst.daf.butler import Butler, MissingDatasetTypeError
-
-    with Butler.from_config(cluster.repo_path, writeable=True) as butler:
-        chains = sorted(butler.collections.query(["DECam/processing/*", "DECam/calib/made/*"]))
-        refs = []
-        for name in names:
-            try:
-                refs += butler.query_datasets(
-                    name, collections=chains, find_first=False, limit=None, explain=False
-                )
-            except MissingDatasetTypeError:
-                continue
-        unique = list({ref.id: ref for ref in refs}.values())
-        stored = [ref for ref, there in butler.stored_many(unique).items() if there]
-        butler.pruneDatasets(stored, disassociate=False, unstore=True, purge=False)
-    return len(stored)
-
-
 def _gotta_blast(cluster: Cluster, band: str) -> list[Command]:
     submit = cluster.folder / "submit"
 
@@ -408,14 +321,8 @@ def _gotta_blast(cluster: Cluster, band: str) -> list[Command]:
             archive = shutil.make_archive(str(part), "zip", root_dir=submit)
             os.replace(archive, cluster.folder / "submit.zip")
 
-    types = ",".join(GOTTA_BLAST_TYPES)
-    words = [
-        "butler",
-        "prune-datasets",
-        cluster.repo_path,
-        "DECam/processing/*",
-        "DECam/calib/made/*",
-    ]
+    types = ",".join(INTERMEDIATE_TYPES)
+    words = ["butler", "prune-datasets", cluster.repo_path, *MADE_CHAINS]
     words += ["--find-all"]
     words += ["--unstore", "--no-confirm", "--datasets", types]
     return [Command(words=tuple(words), call=call, note="after the final products are checked")]

@@ -7,6 +7,7 @@ import functools
 import importlib.resources
 from pathlib import Path
 
+from skymill.campaign.clean_up import FRAME_TYPES, delete_types
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.commands import Command
 from skymill.data.errors import MissingInputError
@@ -25,8 +26,6 @@ _FLAT = "dome flat"
 #: Bands in which the sky lines interfere in the CCDs.
 _FRINGED = ("z", "y")
 _CERTIFIED = "DECam/calib/certified"
-#: Frames that are combined.
-_FRAME_TYPES = ("cpBiasProc", "cpFlatProc", "cpFringeProc")
 
 
 def _pipeline(name: str) -> str:
@@ -169,11 +168,9 @@ def _clean_up(cluster: Cluster, commands: list[Command]) -> list[Command]:
     """Delete the frames that went into the calibrations, unless they are to be kept."""
     if cluster.keep_intermediates or not commands:
         return []
-    from skymill.campaign.actions import delete_types
-
     words = ("prune-datasets", cluster.repo_path, "DECam/calib/made/*", "--find-all", "--unstore")
-    types = ("--no-confirm", "--datasets", ",".join(_FRAME_TYPES))
-    call = functools.partial(delete_types, cluster, _FRAME_TYPES)
+    types = ("--no-confirm", "--datasets", ",".join(FRAME_TYPES))
+    call = functools.partial(delete_types, cluster, FRAME_TYPES)
     return [Command(words=("butler", *words, *types), call=call, note="frames of calibrations")]
 
 

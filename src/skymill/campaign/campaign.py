@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from skymill.campaign.actions import ACTIONS, delete_types
+from skymill.campaign.actions import ACTIONS
 from skymill.campaign.calibrations import Switches, choose_switches
+from skymill.campaign.clean_up import delete_types
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.commands import Command, perform
 from skymill.campaign.public_files import write_public_files
