@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from lsst.pipe.base import (
-    InputQuantizedConnection,
-    OutputQuantizedConnection,
-    PipelineTask,
-    PipelineTaskConfig,
-    PipelineTaskConnections,
-    QuantumContext,
-    Struct,
-)
+from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections
 from lsst.pipe.base import connectionTypes as cT
 
-from skymill.data.images import PixelPlanes
 from skymill.detrend.combine import CombineOptions, combine_flat
-from skymill.tasks._options import options_field, to_options
+from skymill.tasks._combine import ScaledCombineTask
+from skymill.tasks._options import options_field
 
 __all__ = ["CpFlatCombineConfig", "CpFlatCombineConnections", "CpFlatCombineTask"]
 
@@ -56,41 +46,9 @@ class CpFlatCombineConfig(PipelineTaskConfig, pipelineConnections=CpFlatCombineC
     combine = options_field(CombineOptions, "Clipping, memory, limits.")
 
 
-class CpFlatCombineTask(PipelineTask):
+class CpFlatCombineTask(ScaledCombineTask):
     """Scaled flats, clipped mean; the relative response of the CCDs is kept."""
 
     ConfigClass = CpFlatCombineConfig
     _DefaultName = "cpFlatCombine"
-
-    def runQuantum(
-        self,
-        butlerQC: QuantumContext,
-        inputRefs: InputQuantizedConnection,
-        outputRefs: OutputQuantizedConnection,
-    ) -> None:
-        """Read one frame after the other."""
-        inputs = butlerQC.get(inputRefs)
-        handles = inputs["inputExps"]
-        by_exposure = inputs["inputScales"]["exposure"]
-        scales = [by_exposure[str(h.dataId["exposure"])] for h in handles]
-        frames = (h.get() for h in handles)
-        butlerQC.put(self.run(frames, scales), outputRefs)
-
-    def run(self, inputExps: Iterable[PixelPlanes], scales: Sequence[float]) -> Struct:
-        """Combine frames.
-
-        Parameters
-        ----------
-        inputExps : iterable of PixelPlanes [electron]
-            The frames; consumed one by one.
-        scales : sequence of float [electron]
-            Level of the exposure of each frame.
-
-        Returns
-        -------
-        lsst.pipe.base.Struct
-            ``outputData`` : PixelPlanes.
-        """
-        options = to_options(self.config.combine, CombineOptions)
-        self.metadata["n_frames"] = len(scales)
-        return Struct(outputData=combine_flat(inputExps, scales, options=options))
+    combine = staticmethod(combine_flat)
