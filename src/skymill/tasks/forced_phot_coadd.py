@@ -18,15 +18,10 @@ from lsst.pipe.base import (
 from lsst.pipe.base import connectionTypes as cT
 
 from skymill.data.images import Coadd
-from skymill.measure.aperture import ApertureOptions
-from skymill.measure.centroid import CentroidOptions
-from skymill.measure.kron import KronOptions
-from skymill.measure.moments import MomentsOptions
 from skymill.measure.object_table import finish_forced
-from skymill.measure.objects import FlatObjectOptions, ObjectOptions, force_objects
+from skymill.measure.objects import force_objects
 from skymill.measure.patch import children_of, coadd_psf_sigma
-from skymill.model.galaxy import GalaxyOptions
-from skymill.tasks._options import options_field, to_options
+from skymill.tasks._object_options import ObjectConfig
 
 __all__ = ["ForcedPhotCoaddConfig", "ForcedPhotCoaddConnections", "ForcedPhotCoaddTask"]
 
@@ -70,15 +65,10 @@ class ForcedPhotCoaddConnections(
     )
 
 
-class ForcedPhotCoaddConfig(PipelineTaskConfig, pipelineConnections=ForcedPhotCoaddConnections):
+class ForcedPhotCoaddConfig(
+    ObjectConfig, PipelineTaskConfig, pipelineConnections=ForcedPhotCoaddConnections
+):
     """Options of `ForcedPhotCoaddTask`."""
-
-    aperture = options_field(ApertureOptions, "Circles.")
-    moments = options_field(MomentsOptions, "Adaptive moments.")
-    centroid = options_field(CentroidOptions, "Centroids.")
-    kron = options_field(KronOptions, "Kron apertures.")
-    galaxy = options_field(GalaxyOptions, "Galaxy models.")
-    objects = options_field(FlatObjectOptions, "Star or galaxy, shear shapes.")
 
 
 class ForcedPhotCoaddTask(PipelineTask):
@@ -130,19 +120,6 @@ class ForcedPhotCoaddTask(PipelineTask):
             reference=refCat,
             rng=np.random.default_rng([3, exposure.tract, exposure.patch]),
             origin=origin,
-            options=self._options(),
+            options=self.config.object_options(),
         )
         return Struct(measCat=finish_forced(table, refCat))
-
-    def _options(self) -> ObjectOptions:
-        config = self.config
-        flat = to_options(config.objects, FlatObjectOptions)
-        return ObjectOptions(
-            aperture=to_options(config.aperture, ApertureOptions),
-            moments=to_options(config.moments, MomentsOptions),
-            centroid=to_options(config.centroid, CentroidOptions),
-            kron=to_options(config.kron, KronOptions),
-            galaxy=to_options(config.galaxy, GalaxyOptions),
-            star_flux_ratio=flat.star_flux_ratio,
-            do_shear_shape=flat.do_shear_shape,
-        )

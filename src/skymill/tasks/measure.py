@@ -21,15 +21,10 @@ from lsst.pipe.base import connectionTypes as cT
 from skymill.calibrate.star_flags import psf_star_flags
 from skymill.coadd.skymap import Tract
 from skymill.data.images import Coadd
-from skymill.measure.aperture import ApertureOptions
-from skymill.measure.centroid import CentroidOptions
-from skymill.measure.kron import KronOptions
-from skymill.measure.moments import MomentsOptions
 from skymill.measure.object_table import finish_measurement
-from skymill.measure.objects import FlatObjectOptions, ObjectOptions, measure_objects
+from skymill.measure.objects import measure_objects
 from skymill.measure.patch import children_of, coadd_psf_sigma
-from skymill.model.galaxy import GalaxyOptions
-from skymill.tasks._options import options_field, to_options
+from skymill.tasks._object_options import ObjectConfig
 
 __all__ = ["MeasureConfig", "MeasureConnections", "MeasureTask"]
 
@@ -82,15 +77,8 @@ class MeasureConnections(
     )
 
 
-class MeasureConfig(PipelineTaskConfig, pipelineConnections=MeasureConnections):
+class MeasureConfig(ObjectConfig, PipelineTaskConfig, pipelineConnections=MeasureConnections):
     """Options of `MeasureTask`."""
-
-    aperture = options_field(ApertureOptions, "Circles.")
-    moments = options_field(MomentsOptions, "Adaptive moments.")
-    centroid = options_field(CentroidOptions, "Centroids.")
-    kron = options_field(KronOptions, "Kron apertures.")
-    galaxy = options_field(GalaxyOptions, "Galaxy models.")
-    objects = options_field(FlatObjectOptions, "Star or galaxy, shear shapes.")
 
 
 class MeasureTask(PipelineTask):
@@ -149,7 +137,7 @@ class MeasureTask(PipelineTask):
             y=y - origin[1],
             rng=np.random.default_rng([2, exposure.tract, exposure.patch]),
             origin=origin,
-            options=self._options(),
+            options=self.config.object_options(),
         )
         ra, dec = exposure.wcs.pixel_to_sky(x=x, y=y)
         measured = finish_measurement(
@@ -164,16 +152,3 @@ class MeasureTask(PipelineTask):
             psf_flags=psf_star_flags(ra, dec, finalizedStars),
         )
         return Struct(outputSources=measured)
-
-    def _options(self) -> ObjectOptions:
-        config = self.config
-        flat = to_options(config.objects, FlatObjectOptions)
-        return ObjectOptions(
-            aperture=to_options(config.aperture, ApertureOptions),
-            moments=to_options(config.moments, MomentsOptions),
-            centroid=to_options(config.centroid, CentroidOptions),
-            kron=to_options(config.kron, KronOptions),
-            galaxy=to_options(config.galaxy, GalaxyOptions),
-            star_flux_ratio=flat.star_flux_ratio,
-            do_shear_shape=flat.do_shear_shape,
-        )
