@@ -8,26 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.parameters import CENTRE
+
 if TYPE_CHECKING:
     from skymill.lensing.catalogue import ShearSample
-
-
-class _Centre(click.ParamType):
-    """``RA,DEC`` in degrees."""
-
-    name = "RA,DEC"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
-        """Two numbers, checked."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            ra, dec = (float(v) for v in value.split(","))
-        except ValueError:
-            self.fail(f"a centre is RA,DEC in degrees, as 150.1,2.2; got {value!r}", param, ctx)
-        if not (-360.0 <= ra <= 360.0 and -90.0 <= dec <= 90.0):
-            self.fail(f"RA must be in [0, 360) and Dec in [-90, 90]; got {value!r}", param, ctx)
-        return ra % 360.0, dec
 
 
 _CATALOGUE_OPTIONS = [
@@ -67,7 +51,7 @@ _CATALOGUE_OPTIONS = [
         metavar="COLUMN,MIN,MAX",
         help="Keep only rows with MIN <= COLUMN <= MAX; may be given many times.",
     ),
-    click.option("--centre", type=_Centre(), default=None, help="Centre [deg]."),
+    click.option("--centre", type=CENTRE, default=None, help="Centre [deg]."),
     click.option(
         "--output",
         type=click.Path(path_type=Path, file_okay=False),

@@ -1,0 +1,31 @@
+"""Kinds of values that several verbs take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+__all__ = ["CENTRE"]
+
+
+class Centre(click.ParamType):
+    """``RA,DEC`` in degrees."""
+
+    name = "RA,DEC"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
+        """Two numbers, checked."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            ra, dec = (float(v) for v in value.split(","))
+        except ValueError:
+            self.fail(f"a centre is RA,DEC in degrees, as 150.1,2.2; got {value!r}", param, ctx)
+        if not (-360.0 <= ra <= 360.0 and -90.0 <= dec <= 90.0):
+            self.fail(f"RA must be in [0, 360) and Dec in [-90, 90]; got {value!r}", param, ctx)
+        return ra % 360.0, dec
+
+
+#: ``--centre 150.1,2.2``
+CENTRE = Centre()
