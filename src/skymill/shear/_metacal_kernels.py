@@ -1,4 +1,4 @@
-"""Kernels: a Fourier transform read between its grid points, along sheared wave vectors."""
+"""Kernels: Fourier transforms read between their grid points, along sheared wave vectors."""
 
 from __future__ import annotations
 
@@ -39,57 +39,132 @@ def _bessel(x):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def tabulate_kernel(beta, table):
-    """Kaiser-Bessel kernel of 6 points, tabulated by the distance 0 ... 3.
+    """Kaiser-Bessel kernel at the six grid points around a position.
 
-    table: (n,) float32, written.
+    table: (n + 1, 8) float32, written; row i belongs to the fraction i / n between the third and
+    the fourth point; the last two columns are zero.
     """
-    n = table.size
+    rows = table.shape[0]
     half = TAPS / 2.0
-    for i in range(n):
-        u = i / (n - 1.0)
-        table[i] = _bessel(beta * np.sqrt(1.0 - u * u)) / (2.0 * half)
+    for i in range(rows):
+        for t in range(TAPS):
+            distance = (t - (TAPS // 2 - 1)) - i / (rows - 1.0)
+            inside = max(1.0 - (distance / half) ** 2, 0.0)
+            table[i, t] = _bessel(beta * np.sqrt(inside)) / (2.0 * half)
+        for t in range(TAPS, table.shape[1]):
+            table[i, t] = 0.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def read_sheared(fine, matrix, table, n_out, out):
-    """Read transforms at sheared wave vectors.
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def read_sheared(fine, matrix, table, limit, n_out, out):
+    """Read four transforms at sheared wave vectors.
 
-    fine: (m, n, n) complex64, full transforms of images padded to n, origin at [0, 0];
-    matrix: (2, 2) float64, wave vector k = (kx, ky) is read at matrix^T k;
-    table: kernel; out: (m, n_out, n_out // 2 + 1) complex64, written.
+    fine: (n, n // 2 + 1, 8) float32, real and imaginary parts of the half transforms of four
+    images padded to n; matrix: (2, 2) float64, wave vector k = (kx, ky) is read at matrix^T k;
+    table: kernel; limit: largest modulus of k that is read [grid points of the output];
+    out: (n_out, n_out // 2 + 1, 8) float32, written, zero beyond the limit.
     """
-    m, n, _ = fine.shape
-    per_step = (table.size - 1) / (TAPS / 2.0)
+    n = fine.shape[0]
+    last = fine.shape[1] - 1
+    steps = table.shape[0] - 1
     ratio = n / n_out
-    wx = np.empty(TAPS, np.float32)
-    wy = np.empty(TAPS, np.float32)
+    wx = np.empty(8, np.float32)
+    wy = np.empty(8, np.float32)
     for row in range(n_out):
         ky = row if row < n_out - row else row - n_out
         for col in range(n_out // 2 + 1):
-            u = ratio * (matrix[0, 0] * col + matrix[1, 0] * ky)
-            v = ratio * (matrix[0, 1] * col + matrix[1, 1] * ky)
-            u0 = int(np.floor(u)) - 2
-            v0 = int(np.floor(v)) - 2
-            for t in range(TAPS):
-                position = abs(u0 + t - u) * per_step
-                cell = min(int(position), table.size - 2)
-                part = np.float32(position - cell)
-                wx[t] = table[cell] + part * (table[cell + 1] - table[cell])
-                position = abs(v0 + t - v) * per_step
-                cell = min(int(position), table.size - 2)
-                part = np.float32(position - cell)
-                wy[t] = table[cell] + part * (table[cell + 1] - table[cell])
-            for k in range(m):
-                re = np.float32(0.0)
-                im = np.float32(0.0)
-                for t in range(TAPS):
-                    y = (v0 + t) % n
-                    row_re = np.float32(0.0)
-                    row_im = np.float32(0.0)
-                    for s in range(TAPS):
-                        value = fine[k, y, (u0 + s) % n]
-                        row_re += wx[s] * value.real
-                        row_im += wx[s] * value.imag
-                    re += wy[t] * row_re
-                    im += wy[t] * row_im
-                out[k, row, col] = complex(re, im)
+            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = np.float32(0.0)
+            if col * col + ky * ky <= limit * limit:
+                u = ratio * (matrix[0, 0] * col + matrix[1, 0] * ky)
+                v = ratio * (matrix[0, 1] * col + matrix[1, 1] * ky)
+                u0 = int(np.floor(u))
+                v0 = int(np.floor(v))
+                u = (u - u0) * steps
+                v = (v - v0) * steps
+                iu = min(int(u), steps - 1)
+                iv = min(int(v), steps - 1)
+                pu = np.float32(u - iu)
+                pv = np.float32(v - iv)
+                for t in range(8):
+                    wx[t] = table[iu, t] + pu * (table[iu + 1, t] - table[iu, t])
+                    wy[t] = table[iv, t] + pv * (table[iv + 1, t] - table[iv, t])
+                u0 -= TAPS // 2 - 1
+                v0 -= TAPS // 2 - 1
+                if u0 >= 0 and u0 + TAPS - 1 <= last:
+                    for t in range(TAPS):
+                        y = v0 + t
+                        if y < 0:
+                            y += n
+                        elif y >= n:
+                            y -= n
+                        for s in range(TAPS):
+                            w = wy[t] * wx[s]
+                            a0 += w * fine[y, u0 + s, 0]
+                            a1 += w * fine[y, u0 + s, 1]
+                            a2 += w * fine[y, u0 + s, 2]
+                            a3 += w * fine[y, u0 + s, 3]
+                            a4 += w * fine[y, u0 + s, 4]
+                            a5 += w * fine[y, u0 + s, 5]
+                            a6 += w * fine[y, u0 + s, 6]
+                            a7 += w * fine[y, u0 + s, 7]
+                else:
+                    # Beyond the edges of the half plane lies the conjugate of the other half.
+                    for t in range(TAPS):
+                        for s in range(TAPS):
+                            x = u0 + s
+                            y = v0 + t
+                            w = wy[t] * wx[s]
+                            c = w
+                            if x < 0 or x > last:
+                                x = -x if x < 0 else n - x
+                                y = -y
+                                c = -w
+                            y %= n
+                            a0 += w * fine[y, x, 0]
+                            a1 += c * fine[y, x, 1]
+                            a2 += w * fine[y, x, 2]
+                            a3 += c * fine[y, x, 3]
+                            a4 += w * fine[y, x, 4]
+                            a5 += c * fine[y, x, 5]
+                            a6 += w * fine[y, x, 6]
+                            a7 += c * fine[y, x, 7]
+            out[row, col, 0] = a0
+            out[row, col, 1] = a1
+            out[row, col, 2] = a2
+            out[row, col, 3] = a3
+            out[row, col, 4] = a4
+            out[row, col, 5] = a5
+            out[row, col, 6] = a6
+            out[row, col, 7] = a7
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def reconvolve(read, opposite, target, amplitude, out):
+    """Deconvolved, convolved with the target, turned noise added.
+
+    read: (n, m, 4) complex64, transforms of image, noise, PSF and PSF turned by 90 degrees at the
+    wave vectors of a shear; opposite: the same for the opposite shear; target: (n, m) float32;
+    amplitude: (n, m) float32, what the noise is multiplied with besides, or (0, 0) for ones;
+    out: (n, m) complex64, written.
+    """
+    n, m, _ = read.shape
+    centre = read[0, 0, 2]
+    floor = np.float32(1e-12) * (centre.real * centre.real + centre.imag * centre.imag)
+    zero = np.complex64(0.0)
+    for i in range(n):
+        for j in range(m):
+            g = target[i, j]
+            if g <= 0.0:
+                out[i, j] = zero
+                continue
+            psf = read[i, j, 2]
+            power = max(psf.real * psf.real + psf.imag * psf.imag, floor)
+            turned = opposite[i, j, 3]
+            other = max(turned.real * turned.real + turned.imag * turned.imag, floor)
+            loud = g / np.sqrt(other)
+            if amplitude.size:
+                loud *= amplitude[i, j]
+            scale = g / power
+            out[i, j] = (
+                read[i, j, 0] * complex(psf.real * scale, -psf.imag * scale) + read[i, j, 1] * loud
+            )

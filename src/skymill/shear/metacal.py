@@ -9,7 +9,9 @@ by a Kaiser-Bessel kernel on images padded twice. Noise becomes anisotropic unde
 power G^2(k) / P^2(A^T k) if it was white. Noise of that power turned by 90 degrees is added, so
 that the sum has no direction left (the 'fixed noise' of Sheldon & Huff 2017). Its phases move with
 the galaxies under every shear: noise that was turned as an image would pass over them, and make
-the response of each a few times noisier.
+the response of each a few times noisier. That power at k is the one of the PSF turned by 90
+degrees under the opposite shear, 1 / P_90(A^-T k)^2, so that four transforms (image, noise, PSF,
+turned PSF) read at the wave vectors of +-shear give everything.
 """
 
 from __future__ import annotations
@@ -25,12 +27,22 @@ from scipy import fft
 
 from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
-from skymill.shear._metacal_kernels import TAPS, read_sheared, tabulate_kernel
+from skymill.shear._metacal_kernels import TAPS, read_sheared, reconvolve, tabulate_kernel
 
-__all__ = ["SHEAR_TYPES", "MetacalOptions", "metacal", "shear_matrix", "target_sigma"]
+__all__ = [
+    "SHEAR_TYPES",
+    "MetacalOptions",
+    "Spectrum",
+    "metacal",
+    "shear_matrix",
+    "target_sigma",
+]
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
+
+#: Power of noise at wave vectors (kx, ky) [radian / pixel], of white noise of its variance 1.
+type Spectrum = Callable[[Float64Array, Float64Array], Float64Array]
 
 # Names of the published pipeline -> direction of the shear.
 SHEAR_TYPES: dict[str, tuple[float, float]] = {
@@ -40,8 +52,11 @@ SHEAR_TYPES: dict[str, tuple[float, float]] = {
     "2p": (0.0, 1.0),
     "2m": (0.0, -1.0),
 }
-_TABLE = 8193
+_OPPOSITE = {"noshear": "noshear", "1p": "1m", "1m": "1p", "2p": "2m", "2m": "2p"}
+_TABLE = 1025
 _OVERSAMPLING = 2
+# Where the target has fallen to 1e-5 it ends: the circle has no direction, and it saves time.
+_FAINTEST = math.sqrt(2 * math.log(1e5))
 _QUARTER_TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])
 
 
@@ -109,28 +124,70 @@ def target_sigma(psfs: Float32Array, options: MetacalOptions | None = None) -> f
 
 
 @functools.cache
-def _kernel(n_fine: int) -> tuple[Float32Array, Float64Array]:
-    """Table of the kernel and what an image is divided by, (n_fine,), origin at 0."""
+def _kernel(n_fine: int) -> tuple[Float32Array, Float32Array]:
+    """Table of the kernel and what an image is divided by, (n_fine, n_fine), origin at [0, 0]."""
     beta = math.pi * math.sqrt((TAPS / _OVERSAMPLING) ** 2 * (_OVERSAMPLING - 0.5) ** 2 - 0.8)
-    table = np.empty(_TABLE, np.float32)
+    table = np.empty((_TABLE, 8), np.float32)
     tabulate_kernel(beta, table)
     # The image that belongs to the kernel, by direct summation of what will be used.
-    t = np.arange(-TAPS // 2, TAPS // 2, 1 / 64)
-    value = np.interp(np.abs(t), np.linspace(0, TAPS / 2, _TABLE), table)
+    part = np.linspace(0.0, 1.0, 64, endpoint=False)
+    rows = np.arange(_TABLE) / (_TABLE - 1.0)
+    t = np.array([a - (TAPS // 2 - 1) - part for a in range(TAPS)]).ravel()
+    value = np.array([np.interp(part, rows, table[:, a]) for a in range(TAPS)]).ravel()
     x = fft.fftfreq(n_fine, 1 / n_fine)
     image = (value[None, :] * np.cos(2 * math.pi * t[None, :] * x[:, None] / n_fine)).sum(1) / 64
-    return table, image
+    return table, np.asarray(1.0 / (image[:, None] * image[None, :]), np.float32)
 
 
-def _pad(images: Float32Array, n: int, correction: Float64Array) -> Float32Array:
-    """Images with their central pixel moved to [0, 0] of an (n, n) grid, made ready to be read."""
-    size = images.shape[1]
-    half = size // 2
-    out = np.zeros((len(images), n, n), np.float32)
-    index = (np.arange(size) - half) % n
-    out[:, index[:, None], index[None, :]] = images
-    out /= (correction[:, None] * correction[None, :]).astype(np.float32)
-    return out
+@functools.lru_cache(maxsize=8)
+def _target(n_out: int, sigma: float) -> Float32Array:
+    """Transform of the target PSF, zero where it is fainter than matters."""
+    ky = 2 * math.pi * fft.fftfreq(n_out)[:, None]
+    kx = 2 * math.pi * fft.rfftfreq(n_out)[None, :]
+    k2 = sigma**2 * (kx**2 + ky**2)
+    return np.where(k2 <= _FAINTEST**2, np.exp(-0.5 * k2), 0.0).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _amplitude(spectrum: Spectrum, direction: tuple[float, float], n_out: int) -> Float32Array:
+    """Amplitude of the noise's own power under a shear, turned by 90 degrees."""
+    ky = 2 * math.pi * fft.fftfreq(n_out)[:, None]
+    kx = 2 * math.pi * fft.rfftfreq(n_out)[None, :]
+    m = _QUARTER_TURN @ shear_matrix(*direction)
+    power = spectrum(m[0, 0] * kx + m[1, 0] * ky, m[0, 1] * kx + m[1, 1] * ky)
+    return np.asarray(np.sqrt(np.maximum(power, 0.0)), np.float32)
+
+
+def _transform(planes: list[Float32Array], n: int, weight: Float32Array) -> Float32Array:
+    """Half transforms (n, n // 2 + 1, 8) of four images, their central pixels moved to [0, 0]."""
+    out = np.zeros((n, n, 4), np.float32)
+    for k, plane in enumerate(planes):
+        size = len(plane)
+        half = size // 2
+        for to, rows in (
+            (slice(0, size - half), slice(half, size)),
+            (slice(n - half, n), slice(0, half)),
+        ):
+            for cols, along in (
+                (slice(0, size - half), slice(half, size)),
+                (slice(n - half, n), slice(0, half)),
+            ):
+                np.multiply(plane[rows, along], weight[to, cols], out=out[to, cols, k])
+    fine: NDArray[np.complex64] = fft.rfft2(out, axes=(0, 1), overwrite_x=True)
+    return fine.view(np.float32)
+
+
+def _check(image: Float32Array, noise: Float32Array, psf: Float32Array) -> None:
+    n = image.shape[0]
+    if image.shape != (n, n) or noise.shape != (n, n) or n % 2:
+        raise DataError(
+            f"metacal needs square images of even width with a noise image of the same shape; "
+            f"found {image.shape} and {noise.shape}"
+        )
+    if psf.ndim != 2 or psf.shape[0] != psf.shape[1] or not psf.shape[0] % 2:
+        raise DataError(f"metacal needs a square PSF of odd width; found {psf.shape}")
+    if not (np.isfinite(image).all() and np.isfinite(noise).all() and np.isfinite(psf).all()):
+        raise DataError("metacal needs finite pixels: fill masked ones first")
 
 
 def metacal(
@@ -139,10 +196,10 @@ def metacal(
     psf: Float32Array,
     *,
     sigma: float,
-    spectrum: Callable[[Float64Array, Float64Array], Float64Array] | None = None,
+    spectrum: Spectrum | None = None,
     types: tuple[str, ...] = tuple(SHEAR_TYPES),
     options: MetacalOptions | None = None,
-) -> tuple[dict[str, Float32Array], Float32Array]:
+) -> dict[str, Float32Array]:
     """Shear one image.
 
     Parameters
@@ -151,13 +208,15 @@ def metacal(
         A cell of sky with a constant PSF; n even, with a margin of a few PSF widths that is not
         used afterwards.
     noise : (n, n) float32
-        A realisation of the image's noise, independent of it.
+        White noise of the variance of the image's noise, independent of it.
     psf : (s, s) float32
         PSF, s odd, centred on its central pixel.
     sigma : float [pixel]
         Width of the target PSF (`target_sigma`).
     spectrum : callable, optional
-        Power of the noise at wave vectors (kx, ky) [radian / pixel], for noise that is not white.
+        Power of the image's noise at wave vectors (kx, ky) [radian / pixel] over that of white
+        noise of its variance, for noise that is not white (`skymill.shear.noise`). It is read once
+        for each shear and size of image, and kept.
     types : tuple of str
         Which of `SHEAR_TYPES`.
     options : MetacalOptions, optional
@@ -167,8 +226,6 @@ def metacal(
     -------
     dict of str to (n, n) float32
         The images, noise added.
-    (n, n) float32
-        The part of the unsheared image that is added noise.
 
     Raises
     ------
@@ -176,64 +233,28 @@ def metacal(
         If a value is not finite, or the shapes do not fit.
     """
     options = options or MetacalOptions()
+    _check(image, noise, psf)
     n = image.shape[0]
-    if image.shape != (n, n) or noise.shape != (n, n) or n % 2:
-        raise DataError(
-            f"metacal needs square images of even width with a noise image of the same shape; "
-            f"found {image.shape} and {noise.shape}"
-        )
-    if not (np.isfinite(image).all() and np.isfinite(noise).all() and np.isfinite(psf).all()):
-        raise DataError("metacal needs finite pixels: fill masked ones first")
-    n_out = fft.next_fast_len(n, real=True)
+    n_out = fft.next_fast_len(max(n, psf.shape[0] + 1), real=True)
     n_out += n_out % 2
-    n_fine = _OVERSAMPLING * n_out
-    table, correction = _kernel(n_fine)
-    side = max(n, psf.shape[0])
-    stack = np.zeros((3, side, side), np.float32)
-    for plane, values in zip(stack, (image, noise, psf), strict=True):
-        low = side // 2 - values.shape[0] // 2
-        plane[low : low + values.shape[0], low : low + values.shape[0]] = values
-    fine = fft.fft2(_pad(stack, n_fine, correction))
-    read = np.empty((3, n_out, n_out // 2 + 1), np.complex64)
-    turned = np.empty((1, n_out, n_out // 2 + 1), np.complex64)
-    ky = 2 * math.pi * fft.fftfreq(n_out)[:, None]
-    kx = 2 * math.pi * fft.rfftfreq(n_out)[None, :]
-    target = np.exp(-0.5 * sigma**2 * (kx**2 + ky**2)).astype(np.float32)
-    index = (np.arange(n) - n // 2) % n_out
-    back = (index[:, None], index[None, :])
-    out: dict[str, Float32Array] = {}
-    added = np.zeros_like(image)
-    for name in types:
+    table, weight = _kernel(_OVERSAMPLING * n_out)
+    fine = _transform([image, noise, psf, np.rot90(psf)], _OVERSAMPLING * n_out, weight)
+    limit = min(_FAINTEST / sigma * n_out / (2 * math.pi), float(n_out))
+    target = _target(n_out, sigma)
+    read: dict[str, NDArray[np.complex64]] = {}
+    for name in {*types, *(_OPPOSITE[t] for t in types)}:
+        values = np.empty((n_out, n_out // 2 + 1, 8), np.float32)
         matrix = shear_matrix(*(options.step * d for d in SHEAR_TYPES[name]))
-        read_sheared(fine, matrix, table, n_out, read)
-        read_sheared(fine[2:], _QUARTER_TURN @ matrix, table, n_out, turned)
-        read[0] *= target * _inverse(read[2])
-        read[1] *= target * np.abs(_inverse(turned[0]))
+        read_sheared(fine, matrix, table, limit, n_out, values)
+        read[name] = values.view(np.complex64)
+    index = (np.arange(n) - n // 2) % n_out
+    transform = np.empty(target.shape, np.complex64)
+    out: dict[str, Float32Array] = {}
+    for name in types:
+        u, v = SHEAR_TYPES[name]
+        amplitude = np.empty((0, 0), np.float32)
         if spectrum is not None:
-            read[1] *= _colour_change(spectrum, matrix, kx, ky)
-        sheared, plane = fft.irfft2(read[:2], (n_out, n_out))[:, back[0], back[1]]
-        out[name] = sheared + plane
-        if name == "noshear":
-            added = plane
-    return out, added
-
-
-def _inverse(transform: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """One over a PSF's transform, bounded where there is nothing left of it."""
-    power = transform.real**2 + transform.imag**2
-    return transform.conj() / np.maximum(power, 1e-12 * power[0, 0])
-
-
-def _colour_change(
-    spectrum: Callable[[Float64Array, Float64Array], Float64Array],
-    matrix: Float64Array,
-    kx: Float64Array,
-    ky: Float64Array,
-) -> Float32Array:
-    """Amplitude that the noise should have (turned) over the one that it has after the shear."""
-
-    def at(m: Float64Array) -> Float64Array:
-        return spectrum(m[0, 0] * kx + m[1, 0] * ky, m[0, 1] * kx + m[1, 1] * ky)
-
-    ratio = at(_QUARTER_TURN @ matrix) / at(matrix)
-    return np.asarray(np.sqrt(np.clip(ratio, 0.0, 100.0)), np.float32)
+            amplitude = _amplitude(spectrum, (options.step * u, options.step * v), n_out)
+        reconvolve(read[name], read[_OPPOSITE[name]], target, amplitude, transform)
+        out[name] = fft.irfft2(transform, (n_out, n_out))[index[:, None], index[None, :]]
+    return out

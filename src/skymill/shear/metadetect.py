@@ -11,7 +11,6 @@ each version of the catalogue by the same code (Sheldon et al. 2020). The shear 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +28,7 @@ from skymill.shear._metadetect_kernels import (
 from skymill.shear.metacal import (
     SHEAR_TYPES,
     MetacalOptions,
+    Spectrum,
     metacal,
     shear_matrix,
     target_sigma,
@@ -45,9 +45,6 @@ __all__ = [
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
-
-#: Power of noise at wave vectors (kx, ky).
-type Spectrum = Callable[[Float64Array, Float64Array], Float64Array]
 
 # Distance to a brighter peak [widths of the target PSF] within which a saddle is asked for.
 _NEIGHBOUR = 10.0
@@ -161,7 +158,7 @@ def metadetect_cell(
     spectra = spectra or (None,) * len(bands)
     versions: dict[str, list[Float32Array]] = {name: [] for name in types}
     for k, spectrum in enumerate(spectra):
-        sheared, _ = metacal(
+        sheared = metacal(
             images[k], noises[k], psfs[k], sigma=sigma, spectrum=spectrum, types=types,
             options=options.metacal,
         )  # fmt: skip
