@@ -292,7 +292,7 @@ def _times(
     ra, dec = grid.wcs.pixel_to_sky(x=x, y=y)
     first, last = np.full(x.size, math.inf), np.full(x.size, -math.inf)
     for image, mapping in zip(images, maps, strict=True):
-        if not mapping.x.size or not x.size:
+        if not mapping or not x.size:
             continue
         px, py = image.wcs.sky_to_pixel(ra=ra, dec=dec)
         ny, nx = image.image.shape

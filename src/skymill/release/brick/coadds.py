@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skymill.data.geometry import local_jacobian
 from skymill.model.fit_image import FitImage
-from skymill.release.brick._coadd_kernels import add_exposure, fill_masked, resample_planes
+from skymill.release.brick._brick_kernels import add_exposure, add_image
+from skymill.release.brick._filter_kernels import fill_masked
 from skymill.release.brick.grid import BrickGrid
-from skymill.release.brick.mapping import PixelMap, map_pixels
+from skymill.release.brick.mapping import STEP, PixelMap, map_pixels
 
-__all__ = ["BandCoadd", "coadd_band", "coadd_bands", "filled_image", "psf_areas"]
+__all__ = ["BandCoadd", "coadd_band", "coadd_bands", "filled_image", "mean_image", "psf_areas"]
 
 Float32Array = NDArray[np.float32]
-Float64Array = NDArray[np.float64]
 
 #: FWHM over the square root of the effective area of a Gaussian: 2.35482 / (2 sqrt(pi)).
 _WIDTH = 2.0 * math.sqrt(2.0 * math.log(2.0)) / (2.0 * math.sqrt(math.pi))
@@ -97,8 +98,6 @@ def psf_areas(image: FitImage) -> tuple[float, float]:
     psf_norm, galaxy_norm : float [1/pixel]
         ``sqrt(sum p^2)`` of unit-flux images at the middle of the cut-out.
     """
-    from skymill.data.geometry import local_jacobian
-
     ny, nx = image.image.shape
     x, y = np.array([float(nx // 2)]), np.array([float(ny // 2)])
     stamp = np.asarray(image.psf.draw(x=x, y=y)[0], np.float64)
@@ -145,12 +144,12 @@ def coadd_band(
         The coadds.
     """
     ny, nx = grid.shape
-    sums = np.zeros((10, ny, nx))
+    sums = np.zeros((10, ny, nx), np.float32)
     counts = np.zeros((2, ny, nx), np.int16)
     masks = np.zeros((2, ny, nx), np.int32)
     for k, image in enumerate(images):
         mapping = map_pixels(image, grid) if maps is None else maps[k]
-        if not mapping.x.size:
+        if not mapping:
             continue
         planes = np.zeros((3, *image.image.shape), np.float32)
         planes[0] = filled_image(image)
@@ -158,8 +157,6 @@ def coadd_band(
             planes[1] = models[k]
         if blob_models is not None:
             planes[2] = blob_models[k]
-        values = np.empty((3, mapping.x.size), np.float32)
-        resample_planes(planes, mapping.x, mapping.y, values)
         norm = psf_areas(image) if norms is None else norms[k]
         own_scale = grid.pixel_scale / math.sqrt(mapping.scale)
         depths = np.array(
@@ -170,31 +167,61 @@ def coadd_band(
             ]
         )
         add_exposure(
-            values, mapping.x, mapping.y, mapping.column, mapping.row,
-            image.inverse_error, image.quality, mapping.scale, depths, sums, counts, masks,
+            planes, image.inverse_error, image.quality, mapping.nodes, STEP, mapping.x0,
+            mapping.y0, mapping.width, mapping.height, mapping.scale, depths, sums, counts, masks,
         )  # fmt: skip
     return _finish(images[0].band, sums, counts, masks)
 
 
+def mean_image(
+    images: Sequence[FitImage], grid: BrickGrid, maps: Sequence[PixelMap]
+) -> tuple[Float32Array, Float32Array]:
+    """Weighted mean of exposures, nothing else.
+
+    Parameters
+    ----------
+    images : sequence of FitImage
+        Exposures of one band.
+    grid : BrickGrid
+        The brick.
+    maps : sequence of PixelMap
+        Of each exposure.
+
+    Returns
+    -------
+    image, weight : (ny, nx) float32 [nanomaggy, 1/nanomaggy2]
+        Both 0 where no exposure is usable.
+    """
+    sums = np.zeros((2, *grid.shape), np.float32)
+    for image, mapping in zip(images, maps, strict=True):
+        if mapping:
+            add_image(
+                filled_image(image), image.inverse_error, mapping.nodes, STEP, mapping.x0,
+                mapping.y0, mapping.width, mapping.height, mapping.scale, sums,
+            )  # fmt: skip
+    mean = np.divide(sums[1], sums[0], out=np.zeros(grid.shape, np.float32), where=sums[0] > 0)
+    return mean, sums[0]
+
+
 def _finish(
-    band: str, sums: Float64Array, counts: NDArray[np.int16], masks: NDArray[np.int32]
+    band: str, sums: Float32Array, counts: NDArray[np.int16], masks: NDArray[np.int32]
 ) -> BandCoadd:
     weight = sums[0]
     used = weight > 0
-    safe = np.where(used, weight, 1.0)
+    safe = np.where(used, weight, np.float32(1.0))
     plain = np.maximum(counts[0], 1)
 
-    def mean(total: Float64Array, unweighted: Float64Array) -> Float32Array:
+    def mean(total: Float32Array, unweighted: Float32Array) -> Float32Array:
         return np.where(used, total / safe, unweighted / plain).astype(np.float32)
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.where(used, _WIDTH / np.sqrt(sums[8] / safe), 0.0)
+        size = np.where(used, np.float32(_WIDTH) / np.sqrt(sums[8] / safe), np.float32(0.0))
     return BandCoadd(
         band=band,
         image=mean(sums[1], sums[4]),
         weight=weight.astype(np.float32),
         model=mean(sums[2], sums[9]),
-        blob_model=mean(sums[3], 0.0 * sums[9]),
+        blob_model=mean(sums[3], np.zeros_like(sums[9])),
         chi2=sums[5].astype(np.float32),
         depth=sums[6].astype(np.float32),
         galaxy_depth=sums[7].astype(np.float32),

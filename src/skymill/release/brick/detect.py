@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import (
-    binary_dilation,
     binary_fill_holes,
     find_objects,
-    gaussian_filter,
     label,
 )
 
 from skymill.model.fit_image import FitImage
+from skymill.release.brick._brick_kernels import add_detection
 from skymill.release.brick._detect_kernels import local_maxima, select_peaks
 from skymill.release.brick.bits import Quality
+from skymill.release.brick.filters import blurred, grow_mask
 from skymill.release.brick.grid import BrickGrid
-from skymill.release.brick.mapping import PixelMap
+from skymill.release.brick.mapping import STEP, PixelMap
 
 __all__ = ["DetectionMaps", "Detections", "detect", "detection_maps", "spectra"]
 
@@ -107,26 +107,6 @@ def spectra(bands: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
     return out
 
 
-def _edge_weight(shape: tuple[int, int]) -> Float32Array:
-    """A ramp from the edge of an exposure inwards."""
-    ny, nx = shape
-    ramps = []
-    for n in (ny, nx):
-        at = np.arange(n)
-        ramps.append(np.minimum(1.0, (np.minimum(at, n - 1 - at) + 1.0) / (_APODIZED + 1.0)))
-    return (ramps[0][:, None] * ramps[1][None, :]).astype(np.float32)
-
-
-def _smoothed(image: FitImage) -> tuple[Float32Array, Float32Array]:
-    sigma = image.fwhm / 2.35
-    norm = 1.0 / (2.0 * math.sqrt(math.pi) * sigma)
-    good = (image.inverse_error > 0).astype(np.float32)
-    flux = gaussian_filter(image.image * good, sigma, mode="constant") / norm**2
-    weight = gaussian_filter(good, sigma, mode="constant") / (image.sigma1 / norm) ** 2
-    weight = np.where(good > 0, weight, 0.0)
-    return flux.astype(np.float32), weight.astype(np.float32)
-
-
 def detection_maps(
     images: Sequence[FitImage], grid: BrickGrid, maps: Sequence[PixelMap], bands: Sequence[str]
 ) -> DetectionMaps:
@@ -153,31 +133,33 @@ def detection_maps(
     weights = np.zeros_like(total)
     saturated = np.zeros(total.shape, bool)
     for image, mapping in zip(images, maps, strict=True):
+        if not mapping:
+            continue
         k = own.index(image.band)
-        flux, weight = _smoothed(image)
-        row, column = mapping.nearest
-        w = (weight * _edge_weight(image.image.shape))[row, column]
-        total[k][mapping.row, mapping.column] += flux[row, column] * w
-        weights[k][mapping.row, mapping.column] += w
+        sigma = image.fwhm / 2.35
+        norm = 1.0 / (2.0 * math.sqrt(math.pi) * sigma)
+        flux, share = blurred(image.image, image.inverse_error > 0, sigma)
         core = (image.quality & int(Quality.SATUR | Quality.BLEED)) != 0
-        if core.any():
-            core = binary_dilation(core, iterations=4)
-            saturated[k][mapping.row, mapping.column] |= core[row, column]
-    flux = np.where(weights > 0, total / np.where(weights > 0, weights, 1.0), 0.0)
-    return DetectionMaps(own, flux.astype(np.float32), weights, saturated)
+        grow_mask(core, 4)
+        add_detection(
+            flux, share, 1.0 / norm**2, (norm / image.sigma1) ** 2, image.inverse_error, core,
+            float(_APODIZED), mapping.nodes, STEP, mapping.x0, mapping.y0, mapping.width,
+            mapping.height, total[k], weights[k], saturated[k],
+        )  # fmt: skip
+    np.divide(total, weights, out=total, where=weights > 0)
+    return DetectionMaps(own, total, weights, saturated)
 
 
 def _matched(maps: DetectionMaps, ratio: Mapping[str, float]) -> Float32Array:
     """Significance of a source of one spectrum."""
-    total = np.zeros(maps.flux.shape[1:])
+    total = np.zeros(maps.flux.shape[1:], np.float32)
     weight = np.zeros_like(total)
     for k, band in enumerate(maps.bands):
         if band in ratio:
-            total += maps.flux[k] * maps.weight[k] / ratio[band]
-            weight += maps.weight[k] / ratio[band] ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sn = np.where(weight > 0, total / np.sqrt(weight), 0.0)
-    return sn.astype(np.float32)
+            total += maps.flux[k] * maps.weight[k] / np.float32(ratio[band])
+            weight += maps.weight[k] / np.float32(ratio[band] ** 2)
+    np.sqrt(weight, out=weight)
+    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
 
 
 def _disc(mask: BoolArray, x: float, y: float, radius: float) -> None:
@@ -261,7 +243,9 @@ def grow_hot(hot: BoolArray) -> BoolArray:
     """Detected pixels grown by 8 pixels, with their holes filled."""
     if not hot.any():
         return hot
-    return np.asarray(binary_fill_holes(binary_dilation(hot, iterations=_GROW)))
+    grown = hot.copy()
+    grow_mask(grown, _GROW)
+    return np.asarray(binary_fill_holes(grown))
 
 
 def _new_peaks(

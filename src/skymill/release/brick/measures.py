@@ -19,8 +19,8 @@ from skymill.data.geometry import local_jacobian
 from skymill.model.fit_image import FitImage
 from skymill.model.forward import draw_patches
 from skymill.model.sources import Sources
-from skymill.release.brick.grid import BrickGrid
-from skymill.release.brick.mapping import PixelMap
+from skymill.release.brick._brick_kernels import nearest_numbers
+from skymill.release.brick.mapping import STEP, PixelMap
 
 __all__ = ["SourceMeasures", "model_images"]
 
@@ -93,39 +93,16 @@ class _Sums:
         )
 
 
-def _brick_blobs(
-    image: FitImage, grid: BrickGrid, blobs: NDArray[np.int32], mapping: PixelMap
-) -> NDArray[np.int32]:
+def _brick_blobs(image: FitImage, blobs: NDArray[np.int32], mapping: PixelMap) -> NDArray[np.int32]:
     """Blob of each pixel of an exposure: that of the nearest pixel of the brick; -1 outside."""
     out = np.full(image.image.shape, -1, np.int32)
-    if not mapping.x.size:
-        return out
-    ny, nx = image.image.shape
-    gx, gy = np.meshgrid(np.linspace(0, nx - 1, 12), np.linspace(0, ny - 1, 12))
-    ra, dec = image.wcs.pixel_to_sky(x=gx.ravel(), y=gy.ravel())
-    bx, by = grid.wcs.sky_to_pixel(ra=ra, dec=dec)
-    # A cubic polynomial holds the inverse map to a hundredth of a pixel over any CCD.
-    u, v = 2 * gx.ravel() / max(nx - 1, 1) - 1, 2 * gy.ravel() / max(ny - 1, 1) - 1
-    powers = [(i, j) for i in range(4) for j in range(4 - i)]
-    basis = np.stack([u**i * v**j for i, j in powers], axis=1)
-    terms = np.linalg.lstsq(basis, np.stack([bx, by], axis=1), rcond=None)[0]
-    uu = 2 * np.arange(nx) / max(nx - 1, 1) - 1
-    vv = 2 * np.arange(ny) / max(ny - 1, 1) - 1
-    column = np.zeros((ny, nx))
-    row = np.zeros((ny, nx))
-    for (i, j), (tx, ty) in zip(powers, terms, strict=True):
-        plane = vv[:, None] ** j * uu[None, :] ** i
-        column += tx * plane
-        row += ty * plane
-    c, r = np.floor(column + 0.5).astype(int), np.floor(row + 0.5).astype(int)
-    inside = (c >= 0) & (c < grid.width) & (r >= 0) & (r < grid.height)
-    out[inside] = blobs[r[inside], c[inside]]
+    if mapping:
+        nearest_numbers(blobs, mapping.inverse, STEP, out)
     return out
 
 
 def model_images(
     images: Sequence[FitImage],
-    grid: BrickGrid,
     maps: Sequence[PixelMap],
     blobs: NDArray[np.int32],
     sources: Sources,
@@ -138,8 +115,6 @@ def model_images(
     ----------
     images : sequence of FitImage
         Exposures.
-    grid : BrickGrid
-        The brick.
     maps : sequence of PixelMap
         Of each exposure.
     blobs : (ny, nx) int32
@@ -163,7 +138,7 @@ def model_images(
     sums = _Sums(len(sources), len(bands))
     models, blob_models = [], []
     for image, mapping in zip(images, maps, strict=True):
-        numbers = _brick_blobs(image, grid, blobs, mapping)
+        numbers = _brick_blobs(image, blobs, mapping)
         total = np.zeros(image.image.shape, np.float32)
         limited = np.zeros_like(total)
         by_blob: dict[int, list[_Patch]] = defaultdict(list)

@@ -32,7 +32,7 @@ from skymill.release.brick.blobs import (
 )
 from skymill.release.brick.catalogue import assemble, catalogue, columns
 from skymill.release.brick.checkpoint import Checkpoint, digest
-from skymill.release.brick.coadds import BandCoadd, coadd_bands
+from skymill.release.brick.coadds import BandCoadd, coadd_bands, mean_image
 from skymill.release.brick.detect import detect, detection_maps
 from skymill.release.brick.files import (
     write_blobs,
@@ -340,10 +340,14 @@ def _outliers(state: _State) -> None:
 def _sky_of(state: _State, blobs: NDArray[np.int32]) -> dict[str, float]:
     """Median of each band's coadd outside of the blobs."""
     sky = {}
-    for band, coadd in coadd_bands(state.images, state.grid, maps=state.maps).items():
-        empty = (blobs < 0) & (coadd.weight > 0)
+    for band in dict.fromkeys(image.band for image in state.images):
+        own = [k for k, image in enumerate(state.images) if image.band == band]
+        image, weight = mean_image(
+            [state.images[k] for k in own], state.grid, [state.maps[k] for k in own]
+        )
+        empty = (blobs < 0) & (weight > 0)
         known = int(empty.sum()) >= _SKY_PIXELS
-        sky[band] = float(np.median(coadd.image[empty])) if known else 0.0
+        sky[band] = float(np.median(image[empty])) if known else 0.0
     return sky
 
 
@@ -434,7 +438,7 @@ def _coadds(state: _State) -> None:
     # Sources of blobs that were not fitted have no flux that could be drawn.
     found.sources.flux[~fitted] = 0.0
     models, blob_models, measures = model_images(
-        state.images, grid, state.maps, state.blobs, found.sources, found.blob, options.bands
+        state.images, state.maps, state.blobs, found.sources, found.blob, options.bands
     )
     state.coadds = dict(
         coadd_bands(state.images, grid, models=models, blob_models=blob_models, maps=state.maps)

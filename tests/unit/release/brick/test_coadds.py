@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from brick_scenes import exposure, gaussian, grid
 
-from skymill.release.brick._coadd_kernels import fill_masked, resample_planes
+from skymill.release.brick._brick_kernels import resample
+from skymill.release.brick._filter_kernels import fill_masked
 from skymill.release.brick.bits import Quality
 from skymill.release.brick.coadds import coadd_band, filled_image, psf_areas
 from skymill.release.brick.mapping import map_pixels
@@ -29,14 +30,20 @@ def _lanczos(plane: np.ndarray, x: float, y: float) -> float:
 def test_resampling_is_the_definition_of_lanczos_3() -> None:
     rng = np.random.default_rng(1)
     plane = rng.normal(size=(20, 25)).astype(np.float32)
-    x, y = rng.uniform(0, 24, 50), rng.uniform(0, 19, 50)
-    x[0], y[0] = 7.0, 5.0
-    out = np.empty((1, 50), np.float32)
-    resample_planes(plane[None], x, y, out)
-    expected = [_lanczos(plane.astype(float), a, b) for a, b in zip(x, y, strict=True)]
+    # A map that turns and stretches, with its nodes far apart: it is bilinear.
+    columns, rows = np.meshgrid(16.0 * np.arange(3), 16.0 * np.arange(2))
+    nodes = np.stack([7.0 + 1.2 * columns - 0.2 * rows, 5.0 + 0.1 * columns + 0.8 * rows])
+    out = np.empty((14, 24), np.float32)
+    resample(plane, nodes, 16, out)
+    x = 7.0 + 1.2 * np.arange(24) - 0.2 * np.arange(14)[:, None]
+    y = 5.0 + 0.1 * np.arange(24) + 0.8 * np.arange(14)[:, None]
+    on = (x >= -0.5) & (x < 24.5) & (y >= -0.5) & (y < 19.5)
+    expected = [_lanczos(plane.astype(float), a, b) for a, b in zip(x[on], y[on], strict=True)]
     # Sums of 36 float32 terms of order one.
-    np.testing.assert_allclose(out[0], expected, atol=3e-6)
+    np.testing.assert_allclose(out[on], expected, atol=3e-6)
     assert out[0, 0] == plane[5, 7]
+    assert not out[~on].any()
+    assert 50 < on.sum() < on.size
 
 
 def test_masked_pixels_are_filled_from_their_neighbours() -> None:
@@ -124,11 +131,23 @@ def test_the_map_of_a_large_image_is_exact_to_a_thousandth_of_a_pixel() -> None:
     seen = exposure([], size=400, rotation=12.0)
     own = grid(300)
     found = map_pixels(seen, own)
-    ra, dec = own.wcs.pixel_to_sky(x=found.column.astype(float), y=found.row.astype(float))
-    x, y = seen.wcs.sky_to_pixel(ra=ra, dec=dec)
-    np.testing.assert_allclose(found.x, x, atol=1e-3)
-    np.testing.assert_allclose(found.y, y, atol=1e-3)
-    assert found.x.size == 300 * 300
+    assert found.shape == (300, 300)
+    x, y = found.positions()
+    columns, rows = np.meshgrid(np.arange(300.0), np.arange(300.0))
+    ra, dec = own.wcs.pixel_to_sky(x=columns.ravel(), y=rows.ravel())
+    true_x, true_y = seen.wcs.sky_to_pixel(ra=ra, dec=dec)
+    np.testing.assert_allclose(x.ravel(), true_x, atol=1e-3)
+    np.testing.assert_allclose(y.ravel(), true_y, atol=1e-3)
+    # The way back: nodes of the exposure on the brick.
+    ra, dec = seen.wcs.pixel_to_sky(x=np.array([16.0 * 3]), y=np.array([16.0 * 5]))
+    np.testing.assert_allclose(
+        found.inverse[:, 5, 3], np.ravel(own.wcs.sky_to_pixel(ra=ra, dec=dec)), atol=1e-9
+    )
+
+
+def test_an_exposure_off_the_brick_has_an_empty_map() -> None:
+    far = exposure([], shift=(4000.0, 0.0))
+    assert not map_pixels(far, grid())
 
 
 def test_filled_pixels_leave_the_exposure_as_it_is() -> None:

@@ -26,7 +26,7 @@ def _measure(
     own = grid()
     blobs = np.zeros((80, 80), np.int32)
     models, limited, found = model_images(
-        [image], own, [map_pixels(image, own)], blobs, _sources(stars),
+        [image], [map_pixels(image, own)], blobs, _sources(stars),
         np.zeros(len(stars), np.int64), ("r",),
     )  # fmt: skip
     return models[0] - image.image, limited[0] - models[0], found
