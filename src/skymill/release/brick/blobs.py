@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, find_objects, label
+from scipy.ndimage import find_objects, label
 
 import skymill
 from skymill.data.errors import NoDataError, SkymillError
@@ -27,7 +27,8 @@ from skymill.model.blob import Blob, BlobFit, FitOptions, fit_blob
 from skymill.model.fit_image import FitImage
 from skymill.model.sources import Sources, SourceType
 from skymill.release.brick.checkpoint import Checkpoint, digest
-from skymill.release.brick.detect import detect, detection_maps
+from skymill.release.brick.detect import DetectionMaps, Detections, detect, detection_maps
+from skymill.release.brick.filters import grow_mask
 from skymill.release.brick.grid import BrickGrid
 from skymill.release.brick.halos import epoch_mjd
 from skymill.release.brick.mapping import map_pixels
@@ -50,10 +51,10 @@ _LOG = logging.getLogger(__name__)
 BoolArray = NDArray[np.bool_]
 Float64Array = NDArray[np.float64]
 
-#: A source of the second search must have this part of the light of the models at its place.
+#: A source of the second search must have this part of the signal-to-noise ratio of the models.
 _RESIDUAL_FRACTION = 0.2
 #: Version of the fit: a change makes old checkpoints stale.
-_FIT_VERSION = 1
+_FIT_VERSION = 2
 
 
 class StoppedError(SkymillError, RuntimeError):
@@ -116,7 +117,8 @@ def label_blobs(
     if lonely.any():
         seeds = np.zeros_like(hot)
         seeds[row[lonely], column[lonely]] = True
-        hot = hot | binary_dilation(seeds, iterations=8)
+        grow_mask(seeds, 8)
+        hot = hot | seeds
     labels, n = label(hot)
     used = np.unique(labels[row, column])
     size = np.bincount(labels.ravel(), minlength=n + 1)
@@ -262,7 +264,8 @@ def blob_jobs(
                 force_point=(bright | galaxy)[index] & ~large[index],
                 is_large_galaxy=large[index],
                 fit_background=(bright | medium | galaxy)[index] & ~large[index],
-                avoid=masks.galaxy[box],
+                # Residuals of bright stars and large galaxies are no sources.
+                avoid=(masks.bright | masks.medium | masks.galaxy)[box],
             ),
             index,
         )
@@ -271,6 +274,12 @@ def blob_jobs(
 def _box_grid(grid: BrickGrid, blob: Blob) -> BrickGrid:
     height, width = blob.mask.shape
     return replace(grid, wcs=grid.wcs.shifted(dx=blob.x0, dy=blob.y0), width=width, height=height)
+
+
+def _highest(maps: DetectionMaps, found: Detections) -> Float64Array:
+    """Largest signal-to-noise ratio of any band at the places of sources."""
+    flux, weight = (plane[:, found.y, found.x] for plane in (maps.flux, maps.weight))
+    return np.asarray((flux * np.sqrt(weight)).max(axis=0), np.float64)
 
 
 def find_more(
@@ -305,8 +314,7 @@ def find_more(
             rest, n_sigma=n_sigma, known_x=x[on], known_y=y[on],
             avoid=avoid | rest.saturated.any(axis=0),
         )  # fmt: skip
-        model = light.flux[:, found.y, found.x].T
-        keep = (found.flux > _RESIDUAL_FRACTION * model).any(axis=1)
+        keep = _highest(rest, found) > _RESIDUAL_FRACTION * np.maximum(_highest(light, found), 1.0)
         ra, dec = own.wcs.pixel_to_sky(x=found.x[keep].astype(float), y=found.y[keep].astype(float))
         flux = np.zeros((int(keep.sum()), len(bands)))
         for k, band in enumerate(rest.bands):
