@@ -9,8 +9,9 @@ from scipy.optimize import minimize_scalar
 
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
 from skymill.lensing.cosmology import FIDUCIAL
-from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass, select_sources
+from skymill.lensing.mass_fit import fit_nfw_mass
 from skymill.lensing.nfw import NfwHalo
+from skymill.lensing.sources import SourceOptions, select_sources
 
 
 def main() -> None:
@@ -27,13 +28,13 @@ def main() -> None:
         ra=ra, dec=dec, g1=-g * np.cos(2 * phi) + noise[0], g2=-g * np.sin(2 * phi) + noise[1],
         z=np.full(n, 0.8),
     )  # fmt: skip
-    options = MassFitOptions(radius_max_mpc=10.0)
+    options = SourceOptions(radius_max_mpc=10.0)
     times = []
     for seed in range(4):
         start = time.process_time()
         fit_nfw_mass(
             sample, z_lens=z, centre=(10.0, -20.0), rng=np.random.default_rng(seed),
-            options=options,
+            sources=options,
         )  # fmt: skip
         times.append(time.process_time() - start)
     src = select_sources(sample, z_lens=z, centre=(10.0, -20.0), options=options)
@@ -41,7 +42,7 @@ def main() -> None:
 
     def chi2(log_mass):
         model = NfwHalo(mass=10**log_mass, z=z).reduced_shear(radius, beta=src.beta)
-        return np.sum(src.weight * (src.g_t - model) ** 2)
+        return np.sum(src.weight * (src.tangential()[0] - model) ** 2)
 
     start = time.process_time()
     for _ in range(5):

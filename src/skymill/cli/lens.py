@@ -241,14 +241,15 @@ def fit_command(**options: Any) -> None:
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
     from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
     from skymill.lensing.peaks import best_peak, find_peaks
+    from skymill.lensing.profiles import HaloOptions
+    from skymill.lensing.sources import SourceOptions
     from skymill.qa.mass_figures import draw_mass_fit
 
-    fit_options = MassFitOptions(
+    fit_options = MassFitOptions(n_bootstrap=options["bootstrap"])
+    source_options = SourceOptions(
         radius_min_mpc=options["radius_min"],
         radius_max_mpc=options["radius_max"],
         z_margin=options["z_margin"],
-        concentration=options["concentration"],
-        n_bootstrap=options["bootstrap"],
     )
     universe = CosmologyOptions(
         hubble_constant=options["hubble"], omega_matter=options["omega_matter"]
@@ -265,6 +266,8 @@ def fit_command(**options: Any) -> None:
         centre=centre,
         rng=np.random.default_rng(options["seed"]),
         options=fit_options,
+        sources=source_options,
+        halo=HaloOptions(concentration=options["concentration"]),
         cosmology=universe,
     )
     folder = _folder(options["output"])

@@ -109,6 +109,8 @@ class ShearSample:
         Probability in each bin of ``z_grid``; each row sums to one.
     z_grid : (nz,) float64, optional
         Centres of the redshift bins.
+    mag : (n,) float64, optional
+        Magnitudes: the redshifts of galaxies that have none are those of others as bright.
     axes : str
         ``"plane"``: the axes of a tangent plane near the field's centre, as catalogues of coadds
         have them. ``"local"``: East and North at each galaxy.
@@ -122,11 +124,12 @@ class ShearSample:
     z: Float64Array | None = None
     pz: NDArray[np.float32] | None = None
     z_grid: Float64Array | None = None
+    mag: Float64Array | None = None
     axes: Literal["plane", "local"] = "plane"
 
     def __post_init__(self) -> None:
         n = len(self.ra)
-        for name in ("dec", "g1", "g2", "weight", "z", "pz"):
+        for name in ("dec", "g1", "g2", "weight", "z", "pz", "mag"):
             value = getattr(self, name)
             if value is not None and len(value) != n:
                 raise DataError(f"{name} has {len(value)} rows, but ra has {n}")
@@ -152,17 +155,21 @@ class ShearSample:
         z: ArrayLike | None = None,
         pz: NDArray[np.float32] | None = None,
         z_grid: Float64Array | None = None,
+        mag: ArrayLike | None = None,
         axes: Literal["plane", "local"] = "plane",
         max_shear: float = 2.0,
+        keep_unknown_z: bool = False,
     ) -> tuple[ShearSample, int]:
         """Build a sample from columns and leave out the rows that cannot be used.
 
         Parameters
         ----------
-        ra, dec, g1, g2, weight, z, pz, z_grid, axes
+        ra, dec, g1, g2, weight, z, pz, z_grid, mag, axes
             As in `ShearSample`.
         max_shear : float
             Rows with abs(g) at or above this are left out.
+        keep_unknown_z : bool
+            Keep rows without a finite redshift or p(z).
 
         Returns
         -------
@@ -186,15 +193,17 @@ class ShearSample:
         cols["weight"] = np.ones(n) if weight is None else np.asarray(weight, np.float64)
         if z is not None:
             cols["z"] = np.asarray(z, np.float64)
+        if mag is not None:
+            cols["mag"] = np.nan_to_num(np.asarray(mag, np.float64), nan=99.0)
         good = np.ones(n, dtype=bool)
         for name, column in cols.items():
             if len(column) != n:
                 raise DataError(f"{name} has {len(column)} rows, but ra has {n}")
-            if name != "z" or pz is None:
+            if name != "z" or not (keep_unknown_z or pz is not None):
                 good &= np.isfinite(column)
         good &= cols["weight"] > 0
         good &= np.hypot(cols["g1"], cols["g2"]) < max_shear
-        if pz is not None:
+        if pz is not None and not keep_unknown_z:
             good &= np.asarray(pz).sum(axis=1) > 0
         if good.sum() < 2:
             raise NoDataError(
@@ -220,6 +229,7 @@ class ShearSample:
             z=None if self.z is None else self.z[keep],
             pz=None if self.pz is None else self.pz[keep],
             z_grid=self.z_grid,
+            mag=None if self.mag is None else self.mag[keep],
             axes=self.axes,
         )
 

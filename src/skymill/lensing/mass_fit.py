@@ -1,100 +1,67 @@
 """The mass of a cluster from the shear of the galaxies behind it.
 
 Maximum likelihood on a grid of masses, errors by bootstrap of the galaxies: chi2 is linear in how
-often each galaxy is drawn, so that all bootstrap samples are one matrix product.
+often each galaxy is drawn, so that all bootstrap samples are one matrix product. Shear by matter
+along the line of sight is constant within a ring and correlated between rings; the likelihood is
+marginalised over it in closed form.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.stats import chi2 as chi2_distribution
 
-from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.flags import MeasureFlag
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.lensing._nfw_kernels import chi2_terms, reduced_shear_grid
-from skymill.lensing.catalogue import ShearSample, tangential_shear
+from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.cosmology import (
-    FIDUCIAL,
     FIDUCIAL_OPTIONS,
     Cosmology,
     CosmologyOptions,
 )
-from skymill.lensing.nfw import NfwHalo, convergence_shape, mean_convergence_shape
+from skymill.lensing.large_scale_structure import convergence_power, shear_covariance
+from skymill.lensing.nfw import NfwHalo
+from skymill.lensing.profile import judge_profile, make_shear_profile, ring_edges, ring_index
+from skymill.lensing.profiles import LN_X_MIN, HaloOptions, make_halo_tables
+from skymill.lensing.sources import LensedSources, SourceOptions, select_sources
 
-__all__ = ["LensedSources", "MassFit", "MassFitOptions", "fit_nfw_mass", "mean_efficiency",
-           "select_sources"]  # fmt: skip
+__all__ = ["MassFit", "MassFitOptions", "fit_nfw_mass", "structure_covariance"]
 
 Float64Array = NDArray[np.float64]
-_ARCMIN = np.pi / 10800.0
-_LN_X = np.linspace(np.log(1e-4), np.log(1e3), 16384)
+Float32Array = NDArray[np.float32]
+_BLOCK = 250
 
 
 @dataclass(frozen=True, kw_only=True)
 class MassFitOptions:
-    """Sources, radial range and search of a mass fit."""
+    """Search, errors and profile of a mass fit."""
 
-    radius_min_mpc: float = option(0.2, "Inner end of the radial range", unit="Mpc")
-    radius_max_mpc: float = option(3.0, "Outer end of the radial range", unit="Mpc")
-    z_margin: float = option(0.1, "Sources have a point redshift above the lens's by more than it")
-    concentration: float = option(0.0, "Concentration; 0 takes the mass-concentration relation")
     log_mass_min: float = option(12.0, "Lower end of the search", unit="log10 Msun")
     log_mass_max: float = option(16.5, "Upper end of the search", unit="log10 Msun")
     n_mass: int = option(226, "Masses of the grid, equally spaced in the logarithm")
     n_bootstrap: int = option(2000, "Bootstrap samples")
     n_radial_bins: int = option(10, "Radial bins of the profile, equally spaced in the logarithm")
-    min_galaxies: int = option(10, "Galaxies that a fit needs")
+    large_scale_structure: bool = option(
+        True, "Weigh and add the noise by matter along the line of sight"
+    )
+    intrinsic_scatter: float = option(
+        0.0,
+        "Scatter of real clusters about the profile, as a fraction of the shear of each ring",
+    )
 
     def __post_init__(self) -> None:
-        check_range(self, "radius_min_mpc", low=0.0)
-        check_range(self, "radius_max_mpc", low=0.0, low_open=True)
-        if self.radius_max_mpc <= self.radius_min_mpc:
-            raise ConfigError(
-                f"radius_max_mpc must be > radius_min_mpc = {self.radius_min_mpc} Mpc; "
-                f"got {self.radius_max_mpc}"
-            )
-        check_range(self, "z_margin", low=0.0, high=2.0)
-        check_range(self, "concentration", low=0.0, high=100.0)
         check_range(self, "log_mass_min", low=8.0, high=15.0)
         check_range(self, "log_mass_max", low=15.0, high=18.0)
         check_range(self, "n_mass", low=20, high=5000)
         check_range(self, "n_bootstrap", low=20, high=1_000_000)
         check_range(self, "n_radial_bins", low=2, high=200)
-        check_range(self, "min_galaxies", low=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LensedSources:
-    """Galaxies behind a lens, seen from its centre.
-
-    Parameters
-    ----------
-    radius : (n,) float64 [Mpc]
-        Projected distance at the lens.
-    g_t, g_x : (n,) float64
-        Tangential and cross shear.
-    weight : (n,) float64
-        Weights with mean one.
-    beta, beta_ratio : (n,) float64
-        <D_LS/D_S> and <(D_LS/D_S)^2>/<D_LS/D_S> over each galaxy's p(z).
-    mpc_per_arcmin : float
-        Scale at the lens.
-    """
-
-    radius: Float64Array
-    g_t: Float64Array
-    g_x: Float64Array
-    weight: Float64Array
-    beta: Float64Array
-    beta_ratio: Float64Array
-    mpc_per_arcmin: float
+        check_range(self, "intrinsic_scatter", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,135 +87,93 @@ class MassFit:
     chi2: Float64Array
 
 
-def mean_efficiency(
-    sample: ShearSample, *, z_lens: float, cosmology: Cosmology = FIDUCIAL
-) -> tuple[Float64Array, Float64Array]:
-    """Mean lensing efficiency of each galaxy over its p(z), or at its point redshift.
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """One cluster: its sources sorted by ring, and how to model them."""
 
-    Parameters
-    ----------
-    sample : ShearSample
-        Galaxies with ``pz`` or ``z``.
-    z_lens : float
-        Redshift of the lens.
-    cosmology : Cosmology
-        Distances.
+    sources: LensedSources
+    g_t: Float64Array
+    g_x: Float64Array
+    z_lens: float
+    halo: HaloOptions
+    cosmology: Cosmology
+    edges: Float64Array
+    starts: NDArray[np.intp]
 
-    Returns
-    -------
-    beta, beta_ratio : (n,) float64
-        <beta> and <beta^2>/<beta>; both zero in front of the lens.
+    def model(self, log_mass: Float64Array) -> Float64Array:
+        """Tangential reduced shear (n_mass, n) that each galaxy should show."""
+        src = self.sources
+        tables = make_halo_tables(
+            10.0**log_mass, z=self.z_lens, options=self.halo, cosmology=self.cosmology
+        )
+        out = np.empty((len(log_mass), len(src.east)))
+        reduced_shear_grid(
+            np.log(src.radius), src.beta, src.beta_ratio, tables.log_scale, tables.amplitude,
+            LN_X_MIN, tables.step, tables.kappa, tables.gamma, out,
+        )  # fmt: skip
+        if src.dilution.amplitude > 0:
+            out /= src.boost
+        return out
 
-    Raises
-    ------
-    DataError
-        If the sample has no redshifts.
-    """
-    if sample.pz is not None:
-        grid = cosmology.lensing_efficiency(sample.z_grid, z_lens=z_lens)  # type: ignore[arg-type]
-        norm = sample.pz.sum(axis=1, dtype=np.float64)
-        beta = sample.pz @ grid.astype(np.float32) / norm
-        beta2 = sample.pz @ (grid**2).astype(np.float32) / norm
-    elif sample.z is not None:
-        beta = cosmology.lensing_efficiency(sample.z, z_lens=z_lens)
-        beta2 = beta**2
-    else:
-        raise DataError("the galaxies have no redshifts; give a column of them or one for all")
-    positive = beta > 0
-    ratio = np.where(positive, beta2 / np.where(positive, beta, 1.0), 0.0)
-    return np.asarray(beta, np.float64), np.asarray(ratio, np.float64)
+    def ring_sums(self, values: Float64Array) -> Float64Array:
+        """Sums over the galaxies of each ring, of the last axis."""
+        padded = np.concatenate([values, np.zeros((*values.shape[:-1], 1))], axis=-1)
+        sums = np.add.reduceat(padded, self.starts[:-1], axis=-1)
+        return np.where(np.diff(self.starts) > 0, sums, 0.0)
 
 
-def select_sources(
-    sample: ShearSample,
+def _make_problem(
+    src: LensedSources,
     *,
     z_lens: float,
-    centre: tuple[float, float],
-    options: MassFitOptions = MassFitOptions(),
-    cosmology: Cosmology = FIDUCIAL,
-) -> LensedSources:
-    """The galaxies behind a lens in the radial range.
+    halo: HaloOptions,
+    cosmology: Cosmology,
+    n_rings: int,
+) -> _Problem:
+    edges = ring_edges(src, n_rings)
+    index = ring_index(src.radius, edges)
+    src = src.reordered(np.argsort(index, kind="stable"))
+    g_t, g_x = src.tangential()
+    starts = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=n_rings))])
+    return _Problem(
+        sources=src, g_t=g_t, g_x=g_x, z_lens=z_lens, halo=halo, cosmology=cosmology,
+        edges=edges, starts=starts,
+    )  # fmt: skip
+
+
+def structure_covariance(
+    sources: LensedSources, edges: Float64Array, *, cosmology: Cosmology
+) -> Float64Array:
+    """Covariance of the mean shear in rings by matter along the line of sight.
 
     Parameters
     ----------
-    sample : ShearSample
-        All galaxies.
-    z_lens : float
-        Redshift of the lens.
-    centre : (ra, dec) [deg]
-        Its centre.
-    options : MassFitOptions
-        Radial range, redshift margin.
+    sources : LensedSources
+        Galaxies, for the distribution of their redshifts.
+    edges : (n + 1,) float64 [Mpc]
+        Edges of the rings.
     cosmology : Cosmology
-        Distances.
+        The universe.
 
     Returns
     -------
-    LensedSources
-        What the fit needs.
-
-    Raises
-    ------
-    NoDataError
-        If too few galaxies remain, with the number left by each cut.
+    (n, n) float64
+        Covariance of g_t.
     """
-    if not 0.001 < z_lens < 5:
-        raise ConfigError(f"z_lens must be in (0.001, 5); got {z_lens}")
-    scale = float(cosmology.angular_distance(z_lens)) * _ARCMIN
-    east, north, g1, g2 = sample.in_plane(centre)
-    radius = np.hypot(east, north) * scale
-    inside = (radius >= options.radius_min_mpc) & (radius <= options.radius_max_mpc) & (radius > 0)
-    if not inside.any():
-        raise NoDataError(
-            f"no galaxy lies {options.radius_min_mpc} to {options.radius_max_mpc} Mpc from the "
-            f"centre ra={centre[0]:.5f}, dec={centre[1]:.5f} deg (nearest "
-            f"{np.nanmin(radius) if np.isfinite(radius).any() else np.inf:.2f} Mpc); "
-            "is the centre off the field?"
-        )
-    beta, ratio = mean_efficiency(sample, z_lens=z_lens, cosmology=cosmology)
-    behind = beta > 0
-    if sample.z is not None:
-        behind &= sample.z > z_lens + options.z_margin
-    keep = inside & behind
-    if keep.sum() < options.min_galaxies:
-        raise NoDataError(
-            f"{int(keep.sum())} galaxies lie behind z_lens = {z_lens} (by {options.z_margin}) and "
-            f"in the radial range ({int(inside.sum())} in range, {int(behind.sum())} behind, of "
-            f"{len(sample)}); at least {options.min_galaxies} are needed"
-        )
-    g_t, g_x = tangential_shear(east=east[keep], north=north[keep], g1=g1[keep], g2=g2[keep])
-    weight = sample.weight[keep]
-    return LensedSources(
-        radius=radius[keep],
-        g_t=g_t,
-        g_x=g_x,
-        weight=weight / weight.mean(),
-        beta=beta[keep],
-        beta_ratio=ratio[keep],
-        mpc_per_arcmin=scale,
+    ell = np.geomspace(10.0, 3e5, 300)
+    power = convergence_power(
+        ell, z_source=sources.z_source, weight=sources.z_weight, cosmology=cosmology
     )
+    return shear_covariance(edges / sources.mpc_per_arcmin, ell=ell, power=power)
 
 
-def _model_grid(
-    sources: LensedSources, masses: Float64Array, *, z: float, c: float, cosmology: Cosmology
-) -> Float64Array:
-    """Reduced shear (n_mass, n) of each galaxy for each mass."""
-    kappa = convergence_shape(np.exp(_LN_X))
-    gamma = mean_convergence_shape(np.exp(_LN_X)) - kappa
-    halos = [NfwHalo(mass=float(m), z=z, c=c or None, cosmology=cosmology) for m in masses]
-    sigma_critical = float(cosmology.critical_surface_density(z_lens=z))  # type: ignore[arg-type]
-    out = np.empty((len(masses), len(sources.radius)))
-    reduced_shear_grid(
-        np.log(sources.radius), sources.beta, sources.beta_ratio,
-        np.log([h.scale_radius for h in halos]),
-        np.array([h.surface_density_scale / sigma_critical for h in halos]),
-        _LN_X[0], _LN_X[1] - _LN_X[0], kappa, gamma, out,
-    )  # fmt: skip
-    return out
+def _square_root(covariance: Float64Array) -> Float64Array:
+    value, vector = np.linalg.eigh(covariance)
+    return np.asarray(vector * np.sqrt(np.maximum(value, 0.0)))
 
 
 def _minimum(
-    log_mass: Float64Array, chi2: NDArray[np.floating[Any]]
+    log_mass: Float64Array, chi2: NDArray[np.floating]
 ) -> tuple[Float64Array, NDArray[np.bool_]]:
     """Minimum of each column of chi2 (n_mass, m) by a parabola; and whether it is at an end."""
     k = chi2.argmin(axis=0)
@@ -263,25 +188,102 @@ def _minimum(
     return np.where(at_end, log_mass[k], best), at_end
 
 
+class _Likelihood:
+    """Chi2 of a mass, marginalised over one amplitude of shear in each ring.
+
+    With residuals r, weights w / sigma2 and the covariance C = L L^T of the rings,
+    ``chi2 = sum w r^2 / sigma2 - v^T (1 + L^T D L)^-1 v``, ``v = L^T u``, where u and D are the
+    sums of w r / sigma2 and w / sigma2 over each ring (Woodbury).
+    """
+
+    def __init__(self, problem: _Problem, sigma2: float, covariance: Float64Array | None) -> None:
+        self.problem, self.sigma2 = problem, sigma2
+        self.root = None if covariance is None else _square_root(covariance)
+        self.weight = problem.sources.weight / sigma2
+
+    def gain(self, u: Float64Array, d: Float64Array) -> Float64Array:
+        """The subtracted term of each column of u (..., n_ring, n_mass); d is (..., n_ring)."""
+        assert self.root is not None
+        v = self.root.T @ u
+        inner = np.eye(len(self.root)) + self.root.T @ (d[..., :, None] * self.root)
+        return np.asarray(np.sum(v * np.linalg.solve(inner, v), axis=-2))
+
+    def chi2(self, model: Float64Array) -> Float64Array:
+        """Chi2 of each row of a model (n_mass, n)."""
+        residual = self.problem.g_t - model
+        out = np.einsum("i,ki->k", self.weight, residual**2)
+        if self.root is not None:
+            u = self.problem.ring_sums(self.weight * residual).T
+            out -= self.gain(u, self.problem.ring_sums(self.weight))
+        return out
+
+    def information(self, problem: _Problem, log_mass: float) -> float:
+        """Fisher information of ln M: its inverse is the variance to be expected."""
+        step = 1e-3
+        ends = problem.model(np.array([log_mass - step, log_mass + step]))
+        slope = (ends[1] - ends[0]) / (2.0 * step * np.log(10.0))
+        total = float(np.sum(self.weight * slope**2))
+        if self.root is None:
+            return total
+        u = problem.ring_sums(self.weight * slope)[:, None]
+        return total - float(self.gain(u, problem.ring_sums(self.weight))[0])
+
+
 def _bootstrap(
-    terms: NDArray[np.float32],
+    likelihood: _Likelihood,
+    model: Float64Array,
     log_mass: Float64Array,
     *,
     n_bootstrap: int,
     rng: np.random.Generator,
 ) -> tuple[Float64Array, NDArray[np.bool_]]:
-    n = terms.shape[1]
-    block = 250
+    """Best mass of each resampled catalogue, with new matter along the line of sight each time."""
+    problem, weight = likelihood.problem, likelihood.weight
+    n = model.shape[1]
+    middle = model[int(likelihood.chi2(model).argmin())].copy()
+    terms = np.empty(model.shape, dtype=np.float32)
+    chi2_terms(model, problem.g_t, weight, middle, terms)
+    rings = _RingTerms(likelihood, model) if likelihood.root is not None else None
     best, at_end = [], []
-    for start in range(0, n_bootstrap, block):
-        rows = min(block, n_bootstrap - start)
+    for start in range(0, n_bootstrap, _BLOCK):
+        rows = min(_BLOCK, n_bootstrap - start)
         counts = np.empty((n, rows), dtype=np.float32, order="F")
         for b in range(rows):
             counts[:, b] = np.bincount(rng.integers(0, n, n, dtype=np.int32), minlength=n)
-        found, ends = _minimum(log_mass, terms @ counts)
+        chi2 = (terms @ counts).astype(np.float64)
+        if rings is not None:
+            chi2 += rings.correction(counts, rng)
+        found, ends = _minimum(log_mass, chi2)
         best.append(found)
         at_end.append(ends)
     return 10.0 ** np.concatenate(best), np.concatenate(at_end)
+
+
+class _RingTerms:
+    """What matter along the line of sight adds to chi2 of resampled catalogues."""
+
+    def __init__(self, likelihood: _Likelihood, model: Float64Array) -> None:
+        problem = likelihood.problem
+        self.likelihood, self.starts = likelihood, problem.starts
+        self.residual = (likelihood.weight * (problem.g_t - model)).astype(np.float32)
+        self.weight = likelihood.weight.astype(np.float32)
+
+    def correction(self, counts: Float32Array, rng: np.random.Generator) -> Float64Array:
+        """Difference of chi2 (n_mass, n_sample) to that without structure."""
+        root = self.likelihood.root
+        assert root is not None
+        n_ring, rows = len(root), counts.shape[1]
+        u = np.zeros((rows, n_ring, self.residual.shape[0]))
+        d = np.zeros((rows, n_ring))
+        for ring in range(n_ring):
+            part = slice(self.starts[ring], self.starts[ring + 1])
+            u[:, ring] = (self.residual[:, part] @ counts[part]).T
+            d[:, ring] = self.weight[part] @ counts[part]
+        shift = rng.normal(size=(rows, n_ring)) @ root.T
+        # Shear s in a ring changes the residuals: sum w (r + s)^2 and u + D s.
+        linear = 2.0 * np.einsum("br,brk->bk", shift, u)
+        moved = u + (d * shift)[:, :, None]
+        return (linear - self.likelihood.gain(moved, d)).T
 
 
 def _likelihood_interval(
@@ -302,47 +304,49 @@ def _likelihood_interval(
     return 10.0 ** float(min(low, best)), 10.0 ** float(max(high, best))
 
 
-def _profile(
-    sources: LensedSources,
-    model: Float64Array,
-    *,
-    noise2: float,
-    sigma_critical: float,
-    options: MassFitOptions,
-) -> Table:
-    """Binned shear; each component of a galaxy scatters with the variance ``noise2``."""
-    low = max(options.radius_min_mpc, float(sources.radius.min()) * 0.999)
-    high = min(options.radius_max_mpc, float(sources.radius.max()) * 1.001)
-    edges = np.geomspace(low, high, options.n_radial_bins + 1)
-    index = np.digitize(sources.radius, edges) - 1
-    index = np.clip(index, 0, options.n_radial_bins - 1)
-
-    def total(values: Float64Array) -> Float64Array:
-        return np.bincount(index, weights=values, minlength=options.n_radial_bins)
-
-    w, b = sources.weight, sources.beta
-    count = np.bincount(index, minlength=options.n_radial_bins)
-    used = count > 0
-    sw, swb2 = total(w)[used], total(w * b * b)[used]
-    radius = total(w * sources.radius)[used] / sw
-    table = Table(
-        {
-            "radius": radius,
-            "radius_low": edges[:-1][used],
-            "radius_high": edges[1:][used],
-            "radius_arcmin": radius / sources.mpc_per_arcmin,
-            "n_galaxies": count[used],
-            "g_t": total(w * sources.g_t)[used] / sw,
-            "g_x": total(w * sources.g_x)[used] / sw,
-            "g_err": np.sqrt(noise2 * total(w * w)[used]) / sw,
-            "g_model": total(w * model)[used] / sw,
-            "delta_sigma": sigma_critical * total(w * b * sources.g_t)[used] / swb2,
-            "delta_sigma_x": sigma_critical * total(w * b * sources.g_x)[used] / swb2,
-            "delta_sigma_err": sigma_critical * np.sqrt(noise2 * total((w * b) ** 2)[used]) / swb2,
-            "delta_sigma_model": sigma_critical * total(w * b * model)[used] / swb2,
-        }
+def _best_mass(
+    likelihood: _Likelihood, log_mass: Float64Array, chi2: Float64Array
+) -> tuple[float, bool]:
+    """Exact minimum of chi2 in log10 M, and whether it is at the end of the search."""
+    start, at_end = _minimum(log_mass, chi2[:, None])
+    if at_end[0]:
+        return float(start[0]), True
+    k = int(chi2.argmin())
+    found = minimize_scalar(
+        lambda m: likelihood.chi2(likelihood.problem.model(np.array([m])))[0],
+        bounds=(log_mass[max(k - 1, 0)], log_mass[min(k + 1, len(log_mass) - 1)]),
+        method="bounded",
+        options={"xatol": 1e-7},
     )
-    return load_schema("massProfile").apply(table)
+    return float(found.x), False
+
+
+def _shape_scatter(problem: _Problem, model: Float64Array) -> tuple[float, float]:
+    """Variance of a galaxy of mean weight as the fit needs it, and of a component as it is.
+
+    Weights need not be inverse variances: chi2 is scaled so that its width is that of the scatter.
+    """
+    weight, n = problem.sources.weight, len(problem.g_t)
+    scatter2 = weight**2 * ((problem.g_t - model) ** 2 + problem.g_x**2)
+    total = float(np.sum(scatter2)) * n / (2.0 * n - 1.0)
+    return total / float(np.sum(weight)), total / float(np.sum(weight**2))
+
+
+def _covariance(
+    problem: _Problem, model: Float64Array, options: MassFitOptions
+) -> Float64Array | None:
+    """Covariance of the rings beyond the shapes: line of sight, scatter of clusters."""
+    if not options.large_scale_structure and options.intrinsic_scatter == 0:
+        return None
+    n_ring = len(problem.edges) - 1
+    out = np.zeros((n_ring, n_ring))
+    if options.large_scale_structure:
+        out += structure_covariance(problem.sources, problem.edges, cosmology=problem.cosmology)
+    if options.intrinsic_scatter > 0:
+        weight = problem.sources.weight
+        mean = problem.ring_sums(weight * model) / np.maximum(problem.ring_sums(weight), 1e-30)
+        out += np.diag((options.intrinsic_scatter * mean) ** 2)
+    return out
 
 
 def fit_nfw_mass(
@@ -352,9 +356,11 @@ def fit_nfw_mass(
     centre: tuple[float, float],
     rng: np.random.Generator,
     options: MassFitOptions = MassFitOptions(),
+    sources: SourceOptions = SourceOptions(),
+    halo: HaloOptions = HaloOptions(),
     cosmology: CosmologyOptions = FIDUCIAL_OPTIONS,
 ) -> MassFit:
-    """Fit the mass of an NFW halo to the reduced shear around a centre.
+    """Fit the mass of a halo to the reduced shear around a centre.
 
     Parameters
     ----------
@@ -368,7 +374,11 @@ def fit_nfw_mass(
     rng : numpy.random.Generator
         For the bootstrap.
     options : MassFitOptions
-        Radial range, search, bootstrap.
+        Search, errors.
+    sources : SourceOptions
+        Radial range, redshifts, dilution by members.
+    halo : HaloOptions
+        Concentration, truncation, miscentring.
     cosmology : CosmologyOptions
         The universe.
 
@@ -388,57 +398,41 @@ def fit_nfw_mass(
     of a redshift distribution).
     """
     universe = Cosmology(cosmology)
-    src = select_sources(sample, z_lens=z_lens, centre=centre, options=options, cosmology=universe)
-    n = len(src.radius)
+    src = select_sources(sample, z_lens=z_lens, centre=centre, options=sources, cosmology=universe)
+    problem = _make_problem(
+        src, z_lens=z_lens, halo=halo, cosmology=universe, n_rings=options.n_radial_bins
+    )
     log_mass: Float64Array = np.asarray(
         np.linspace(options.log_mass_min, options.log_mass_max, options.n_mass), np.float64
     )
-    halo_args = {"z": z_lens, "c": options.concentration, "cosmology": universe}
-    model = _model_grid(src, 10.0**log_mass, **halo_args)  # type: ignore[arg-type]
-    raw = np.einsum("i,ki->k", src.weight, (src.g_t - model) ** 2)
-    k = int(raw.argmin())
-    terms = np.empty(model.shape, dtype=np.float32)
-    chi2_terms(model, src.g_t, src.weight, model[k].copy(), terms)
-    best, at_end = _minimum(log_mass, raw[:, None])
-    if not at_end[0]:
-        # The grid serves the bootstrap; the mass itself deserves an exact minimum.
-        best[0] = minimize_scalar(
-            lambda m: np.sum(
-                src.weight * (src.g_t - _model_grid(src, np.array([10.0**m]), **halo_args)[0]) ** 2  # type: ignore[arg-type]
-            ),
-            bounds=(log_mass[max(k - 1, 0)], log_mass[min(k + 1, len(log_mass) - 1)]),
-            method="bounded",
-            options={"xatol": 1e-7},
-        ).x
-    mass = float(10.0 ** best[0])
-    best_model = _model_grid(src, np.array([mass]), **halo_args)[0]  # type: ignore[arg-type]
-    # Weights need not be inverse variances: scale chi2 so that its width is that of the scatter.
-    scatter2 = src.weight**2 * ((src.g_t - best_model) ** 2 + src.g_x**2)
-    total2 = float(np.sum(scatter2)) * n / (2.0 * n - 1.0)
-    sigma2 = total2 / float(np.sum(src.weight))
-    noise2 = total2 / float(np.sum(src.weight**2))
-    realizations, ends = _bootstrap(terms, log_mass, n_bootstrap=options.n_bootstrap, rng=rng)
-    chi2 = raw / sigma2
-    null = float(np.sum(src.weight * src.g_t**2) / sigma2)
-    profile = _profile(
-        src, best_model, noise2=noise2, options=options,
+    model = problem.model(log_mass)
+    first = _Likelihood(problem, 1.0, None).chi2(model)
+    start = model[int(first.argmin())]
+    sigma2, noise2 = _shape_scatter(problem, start)
+    covariance = _covariance(problem, start, options)
+    likelihood = _Likelihood(problem, sigma2, covariance)
+    chi2 = likelihood.chi2(model) if covariance is not None else first / sigma2
+    best, at_end = _best_mass(likelihood, log_mass, chi2)
+    realizations, ends = _bootstrap(
+        likelihood, model, log_mass, n_bootstrap=options.n_bootstrap, rng=rng
+    )
+    row = _mass_row(likelihood, log_mass, chi2, best, realizations)
+    best_model = problem.model(np.array([best]))[0]
+    profile = make_shear_profile(
+        problem.sources, best_model, noise2=noise2, edges=problem.edges, structure=covariance,
         sigma_critical=float(universe.critical_surface_density(z_lens=z_lens)),  # type: ignore[arg-type]
     )  # fmt: skip
-    halo = NfwHalo(mass=mass, z=z_lens, c=options.concentration or None, cosmology=universe)
-    lower, median, upper = np.percentile(realizations, [15.865, 50.0, 84.135])
-    like_low, like_high = _likelihood_interval(log_mass, chi2, float(best[0]))
-    at_best = float(np.sum(src.weight * (src.g_t - best_model) ** 2) / sigma2)
-    row = {
-        "ra": centre[0], "dec": centre[1], "z_lens": z_lens, "m200": mass,
-        "m200_err": 0.5 * (upper - lower), "m200_lower": lower, "m200_upper": upper,
-        "m200_median": median, "m200_like_lower": like_low, "m200_like_upper": like_high,
-        "snr": np.sqrt(max(null - at_best, 0.0)), "c200": halo.c200, "r200": halo.r200,
-        **_goodness(profile),
-        "n_galaxies": n, "mean_beta": float(np.average(src.beta, weights=src.weight)),
-        "sigma_g": np.sqrt(noise2), "radius_min": options.radius_min_mpc,
-        "radius_max": options.radius_max_mpc, "n_bootstrap": options.n_bootstrap,
+    full = np.diff(problem.starts) > 0
+    used = None if covariance is None else covariance[np.ix_(full, full)]
+    null = likelihood.chi2(np.zeros((1, len(problem.g_t))))[0]
+    row |= {
+        "ra": centre[0], "dec": centre[1],
+        "snr": np.sqrt(max(null - likelihood.chi2(best_model[None])[0], 0.0)),
+        **asdict(judge_profile(profile, structure=used)),
+        "sigma_g": np.sqrt(noise2), "radius_min": sources.radius_min_mpc,
+        "radius_max": sources.radius_max_mpc, "n_bootstrap": options.n_bootstrap,
         "limit_fraction": float(ends.mean()),
-        "flags": int(MeasureFlag.AT_LIMIT) if at_end[0] else 0,
+        "flags": int(MeasureFlag.AT_LIMIT) if at_end else 0,
     }  # fmt: skip
     return MassFit(
         table=load_schema("massFit").apply(Table([row])),
@@ -449,17 +443,32 @@ def fit_nfw_mass(
     )
 
 
-def _goodness(profile: Table) -> dict[str, float | int]:
-    """Chi2 of the binned profile against the model and of the cross shear against zero."""
-    bins = len(profile)
-    error = np.asarray(profile["g_err"])
-    tangential = float(np.sum(((profile["g_t"] - profile["g_model"]) / error) ** 2))
-    cross = float(np.sum((profile["g_x"] / error) ** 2))
-    dof = max(bins - 1, 1)
+def _mass_row(
+    likelihood: _Likelihood,
+    log_mass: Float64Array,
+    chi2: Float64Array,
+    best: float,
+    realizations: Float64Array,
+) -> dict[str, float | int]:
+    """The mass, its errors and what it was measured from."""
+    problem = likelihood.problem
+    src, mass = problem.sources, 10.0**best
+    halo = NfwHalo(
+        mass=mass, z=problem.z_lens, c=problem.halo.concentration or None,
+        cosmology=problem.cosmology,
+    )  # fmt: skip
+    lower, median, upper = np.percentile(realizations, [15.865, 50.0, 84.135])
+    like_low, like_high = _likelihood_interval(log_mass, chi2, best)
+    fisher = likelihood.information(problem, best) ** -0.5
+    shapes = _Likelihood(problem, likelihood.sigma2, None).information(problem, best) ** -0.5
     return {
-        "chi2_profile": tangential,
-        "dof_profile": dof,
-        "p_profile": float(chi2_distribution.sf(tangential, dof)),
-        "chi2_cross": cross,
-        "p_cross": float(chi2_distribution.sf(cross, bins)),
-    }
+        "z_lens": problem.z_lens, "m200": mass, "m200_err": 0.5 * (upper - lower),
+        "m200_lower": lower, "m200_upper": upper, "m200_median": median,
+        "m200_like_lower": like_low, "m200_like_upper": like_high,
+        "m200_fisher_err": mass * fisher,
+        "m200_lss_err": mass * np.sqrt(max(fisher**2 - shapes**2, 0.0)),
+        "c200": halo.c200, "r200": halo.r200,
+        "n_galaxies": len(src.east), "n_without_z": src.n_without_z,
+        "dilution": src.dilution.amplitude, "dilution_err": src.dilution.error,
+        "mean_beta": float(np.average(src.beta, weights=src.weight)),
+    }  # fmt: skip

@@ -13,14 +13,32 @@ from numpy.typing import ArrayLike, NDArray
 from skymill.data.errors import ConfigError
 from skymill.lensing.cosmology import FIDUCIAL, Cosmology
 
-__all__ = ["NfwHalo", "concentration", "convergence_shape", "mean_convergence_shape"]
+__all__ = [
+    "NfwHalo",
+    "concentration",
+    "convergence_shape",
+    "inverse_hyperbolic",
+    "mean_convergence_shape",
+]
 
 Float64Array = NDArray[np.float64]
 _ARCMIN = np.pi / 10800.0
 
 
-def _inverse_hyperbolic(x: Float64Array) -> Float64Array:
-    """acosh(1/x)/sqrt(1-x^2), continued to x > 1 as acos(1/x)/sqrt(x^2-1); 1 at x = 1."""
+def inverse_hyperbolic(x: Float64Array) -> Float64Array:
+    """The function of Wright & Brainerd 2000 for all radii.
+
+    Parameters
+    ----------
+    x : (...) float64
+        Projected radius over the scale radius, > 0.
+
+    Returns
+    -------
+    (...) float64
+        ``acosh(1/x) / sqrt(1 - x^2)``, continued to x > 1 as ``acos(1/x) / sqrt(x^2 - 1)``; 1 at
+        x = 1.
+    """
     t = np.sqrt(np.abs(1.0 - x) / (1.0 + x))
     root = np.sqrt(np.abs(1.0 - x * x))
     near = root < 1e-6
@@ -46,7 +64,7 @@ def convergence_shape(x: ArrayLike) -> Float64Array:
     d = x_ - 1.0
     near = np.abs(d) < 1e-4
     safe = np.where(near, 2.0, x_)
-    value = (1.0 - _inverse_hyperbolic(safe)) / (safe * safe - 1.0)
+    value = (1.0 - inverse_hyperbolic(safe)) / (safe * safe - 1.0)
     return np.where(near, 1.0 / 3.0 - 0.4 * d, value)
 
 
@@ -66,7 +84,7 @@ def mean_convergence_shape(x: ArrayLike) -> Float64Array:
     x_ = np.asarray(x, np.float64)
     small = x_ < 5e-3
     safe = np.where(small, 1.0, x_)
-    value = 2.0 * (np.log(safe / 2.0) + _inverse_hyperbolic(safe)) / (safe * safe)
+    value = 2.0 * (np.log(safe / 2.0) + inverse_hyperbolic(safe)) / (safe * safe)
     # The two logarithms cancel at the centre: series to the fourth order.
     xs = np.where(small, np.maximum(x_, 1e-300), 1e-3)
     log = np.log(2.0 / xs)

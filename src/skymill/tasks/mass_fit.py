@@ -15,6 +15,8 @@ from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.cosmology import CosmologyOptions
 from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
 from skymill.lensing.peaks import best_peak
+from skymill.lensing.profiles import HaloOptions
+from skymill.lensing.sources import SourceOptions
 from skymill.photoz.storage import match_pz
 from skymill.qa.mass_figures import draw_mass_fit
 from skymill.tasks._options import options_field, to_options
@@ -74,7 +76,9 @@ class MassFitConfig(PipelineTaskConfig, pipelineConnections=MassFitConnections):
         dtype=float, doc="Centre [deg]; the highest E-mode peak if unset.", optional=True
     )
     seed = Field(dtype=int, doc="Seed of the bootstrap, with the number of the tract.", default=1)
-    fit = options_field(MassFitOptions, "Sources, radial range, search.")
+    sources = options_field(SourceOptions, "Radial range, redshifts, members among the sources.")
+    halo = options_field(HaloOptions, "Concentration, truncation, miscentring.")
+    fit = options_field(MassFitOptions, "Search, errors, profile.")
     cosmology = options_field(CosmologyOptions, "The universe.")
 
 
@@ -118,6 +122,8 @@ class MassFitTask(PipelineTask):
             z=table["z_phot"],
             pz=pz,
             z_grid=z_grid,
+            mag=table["mag"],
+            keep_unknown_z=True,
         )
         if self.config.centreRa is not None and self.config.centreDec is not None:
             centre = (float(self.config.centreRa), float(self.config.centreDec))
@@ -129,6 +135,8 @@ class MassFitTask(PipelineTask):
             centre=centre,
             rng=np.random.default_rng([self.config.seed, tract]),
             options=to_options(self.config.fit, MassFitOptions),
+            sources=to_options(self.config.sources, SourceOptions),
+            halo=to_options(self.config.halo, HaloOptions),
             cosmology=to_options(self.config.cosmology, CosmologyOptions),
         )
         row = fit.table[0]
