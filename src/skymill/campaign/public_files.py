@@ -290,6 +290,7 @@ def _red_sequence(out: _Products) -> None:
     if table is not None:
         out.write_csv(table, f"{out.name}_red_sequence.csv")
         out.copy_type("redSequence", f"{out.name}_red_sequence.parquet")
+    out.copy_type("redSequencePicture", f"{out.name}_red_sequence.png")
     if hdus is not None:
         out.copy_type("redSequenceMap", "rs_density_kde.fits")
         title = f"{out.cluster.name}: red sequence"

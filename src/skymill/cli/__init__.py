@@ -39,6 +39,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "queue": ("skymill.cli.queue", "Queues of tasks: load, launch, list, recover, retry, delete."),
     "lens": ("skymill.cli.lens", "Mass maps and masses from any shear catalogue."),
+    "red-sequence": (
+        "skymill.cli.red_sequence",
+        "Red members of a cluster from any galaxy catalogue.",
+    ),
 }
 
 

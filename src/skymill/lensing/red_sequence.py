@@ -1,53 +1,72 @@
-"""The red sequence of a cluster at any redshift: found, freed of its background, mapped.
+"""The red sequence of a cluster at any redshift: found, freed of its field, mapped.
 
-The colour whose bands bracket the 4000 Angstrom break at the cluster's redshift is used. The
-sequence is the straight line with the most significant excess of galaxies over the field.
+The template of an elliptical galaxy predicts where the ridge of red galaxies lies in all colours
+at the cluster's redshift. The line with the most significant excess over the field near the
+prediction is taken, and the ridge is then fitted to the members while their probabilities are
+solved for: radius, magnitude and all colours of each galaxy against the measured field.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.stats import chi2 as chi2_distribution
 
 from skymill.data.errors import ConfigError, DataError, NoDataError
-from skymill.data.geometry import make_tan_wcs
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.lensing.catalogue import sky_to_plane
 from skymill.lensing.cosmology import FIDUCIAL, Cosmology
-from skymill.photoz.spectra import load_filters, make_model_fluxes
+from skymill.lensing.galaxy_density import Footprint, make_density_map, make_footprint
+from skymill.lensing.membership import (
+    Mixture,
+    characteristic_magnitude,
+    cluster_density,
+    field_density,
+    luminosity_function,
+    radial_profile,
+    solve_richness,
+)
+from skymill.lensing.ridge import Ridge, choose_colour, expected_colour, predict_ridge
 
-__all__ = ["RedSequence", "RedSequenceOptions", "choose_colour", "expected_colour",
-           "find_red_sequence"]  # fmt: skip
+__all__ = ["RedSequence", "RedSequenceOptions", "find_red_sequence"]
 
 Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 _ARCMIN = np.pi / 10800.0
+#: Rounds of ridge and probabilities; they stand still after about five.
+_ROUNDS = 8
+#: Galaxies that the cluster's region and the field need.
+_MIN_GALAXIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedSequenceOptions:
-    """Colour, regions and widths of the search."""
+    """Colours, regions and limits of the search."""
 
-    camera: str = option("decam", "Camera whose filters predict the colour")
-    blue: str = option("", "Blue band; chosen by the redshift if empty")
-    red: str = option("", "Red band; chosen by the redshift if empty")
+    camera: str = option("decam", "Camera whose filters predict the colours")
+    bands: str = option("griz", "Bands whose colours are used, as far as the catalogue has them")
+    blue: str = option("", "Blue band of the key colour; chosen by the redshift if empty")
+    red: str = option("", "Red band of the key colour; chosen by the redshift if empty")
+    reference: str = option("", "Band of the magnitudes; i if there is one, or the red band")
     radius_mpc: float = option(1.0, "Radius of the cluster's region", unit="Mpc")
     field_min_mpc: float = option(2.0, "Inner radius of the field", unit="Mpc")
-    tolerance: float = option(
-        0.09, "Half width of the sequence, widened by each galaxy's error", unit="mag"
+    tolerance: float = option(0.09, "Half width of the strip of the first search", unit="mag")
+    search: float = option(0.25, "Largest difference of the template's key colour", unit="mag")
+    min_probability: float = option(
+        0.003, "Smallest chi-square probability of a candidate's colours"
     )
-    search: float = option(0.25, "Largest difference of the expected colour", unit="mag")
-    bright_mag: float = option(13.5, "Brightest galaxy in the red band", unit="mag")
+    bright_mag: float = option(13.5, "Brightest galaxy", unit="mag")
     faint_mag: float = option(
         20.0, "Faintest galaxy at z = 0.08; scaled to the redshift by the distance", unit="mag"
     )
     max_mag: float = option(23.0, "Faintest galaxy at any redshift", unit="mag")
-    max_mag_err: float = option(0.1086, "Largest error in either band", unit="mag")
+    max_mag_err: float = option(0.1086, "Largest error in the reference band", unit="mag")
     kernel_kpc: float = option(200.0, "Standard deviation of the density map's kernel", unit="kpc")
     step_arcsec: float = option(26.3, "Pixel of the density map", unit="arcsec")
 
@@ -55,6 +74,7 @@ class RedSequenceOptions:
         for name in ("radius_mpc", "tolerance", "search", "max_mag_err", "kernel_kpc",
                      "step_arcsec"):  # fmt: skip
             check_range(self, name, low=0.0, low_open=True)
+        check_range(self, "min_probability", low=1e-9, high=0.5)
         if self.field_min_mpc < self.radius_mpc:
             raise ConfigError(
                 f"field_min_mpc must be >= radius_mpc = {self.radius_mpc} Mpc; "
@@ -71,69 +91,39 @@ class RedSequence:
     Parameters
     ----------
     table : astropy.table.Table
-        Schema ``redSequence``: the galaxies on the line; the line and the richness are metadata.
+        Schema ``redSequence``: the galaxies on the ridge; the ridge and the richness are metadata.
     density : astropy.io.fits.HDUList
-        Map of members for a square arcminute, background subtracted, edges corrected.
+        Map of members for a square arcminute, field subtracted, edges corrected.
+    ridge : Ridge
+        Colours of the members.
     """
 
     table: Table
     density: fits.HDUList
+    ridge: Ridge
 
 
-def choose_colour(z: float, bands: list[str]) -> tuple[str, str]:
-    """The two bands that bracket the 4000 Angstrom break.
+@dataclass(frozen=True)
+class _Galaxies:
+    """What is used of the catalogue: magnitudes (n_band, n), offsets [arcmin], radius [Mpc]."""
 
-    Parameters
-    ----------
-    z : float
-        Redshift.
-    bands : list of str
-        Bands at hand.
-
-    Returns
-    -------
-    blue, red : str
-        Names of the bands.
-
-    Raises
-    ------
-    DataError
-        If no pair of neighbours is at hand.
-    """
-    for limit, pair in ((0.36, ("g", "r")), (0.75, ("r", "i")), (9.0, ("i", "z"))):
-        if z < limit and set(pair) <= set(bands):
-            return pair
-    known = [b for b in "griz" if b in bands]
-    if len(known) < 2:
-        raise DataError(
-            f"a red sequence needs two of the bands g, r, i, z; the catalogue has "
-            f"{', '.join(bands) or 'none'}"
-        )
-    return (known[0], known[1]) if z < 0.36 else (known[-2], known[-1])
+    mag: Float64Array
+    err: Float64Array
+    level: Float64Array
+    east: Float64Array
+    north: Float64Array
+    radius: Float64Array
+    row: NDArray[np.intp]
 
 
-def expected_colour(z: float, blue: str, red: str, *, camera: str = "decam") -> float:
-    """Colour of the elliptical template.
+@dataclass(frozen=True)
+class _Regions:
+    """Cluster and field: covered areas [Mpc2], and the covered share of the profile."""
 
-    Parameters
-    ----------
-    z : float
-        Redshift.
-    blue, red : str
-        Bands.
-    camera : str
-        Whose filters.
-
-    Returns
-    -------
-    float [mag]
-        blue - red.
-    """
-    model = make_model_fluxes(
-        load_filters(camera, (blue, red)), z=np.array([z]), templates=("El_B2004a",),
-        n_interpolate=0,
-    )  # fmt: skip
-    return float(-2.5 * np.log10(model.flux[0, 0, 0] / model.flux[1, 0, 0]))
+    near: float
+    far: float
+    share: float
+    limits: tuple[float, float]
 
 
 def find_red_sequence(
@@ -149,7 +139,8 @@ def find_red_sequence(
     Parameters
     ----------
     catalogue : astropy.table.Table
-        Galaxies with ``ID``, ``ra``, ``dec`` and dereddened ``{band}_cmodel_mag`` and ``magerr``.
+        Galaxies with ``ID``, ``ra``, ``dec`` and dereddened ``{band}_cmodel_mag`` and ``magerr``;
+        NaN where a galaxy lacks a band.
     z : float
         Redshift of the cluster.
     centre : (ra, dec) [deg]
@@ -167,199 +158,245 @@ def find_red_sequence(
     Raises
     ------
     NoDataError
-        If there are too few galaxies, or none in the field for the background.
+        If there are too few galaxies, or none in the field.
+    DataError
+        If a column or a band is missing.
     """
     if not 0.005 < z < 1.5:
         raise ConfigError(f"the redshift of the cluster must be in (0.005, 1.5); got {z}")
-    blue, red = _colour_bands(catalogue, z, options)
+    ridge, key = _predict(catalogue, z, options, cosmology)
     scale = float(cosmology.angular_distance(z)) * _ARCMIN
-    distance = cosmology.comoving_distance([z, 0.08]) * np.array([1 + z, 1.08])
-    faint = min(options.faint_mag + 5.0 * np.log10(distance[0] / distance[1]), options.max_mag)
-    mag = np.asarray(catalogue[f"{red}_cmodel_mag"], np.float64)
-    colour = np.asarray(catalogue[f"{blue}_cmodel_mag"], np.float64) - mag
-    error = [np.asarray(catalogue[f"{b}_cmodel_magerr"], np.float64) for b in (blue, red)]
-    with np.errstate(invalid="ignore"):
-        good = np.isfinite(colour) & (mag > options.bright_mag) & (mag < faint)
-        good &= (error[0] < options.max_mag_err) & (error[1] < options.max_mag_err)
     east, north = sky_to_plane(
-        ra=np.asarray(catalogue["ra"]), dec=np.asarray(catalogue["dec"]), centre=centre
+        ra=_column(catalogue, "ra"), dec=_column(catalogue, "dec"), centre=centre
     )
-    radius = np.hypot(east, north) * scale
-    near, far = _near_and_far(good, radius, options)
-    footprint = _footprint(east, north, options.step_arcsec / 60.0)
-    area = _areas(footprint, scale, options)
-    middle = 0.5 * (faint + options.bright_mag)
-    line = _fit_line(
-        mag - middle, colour, near, far, ratio=area[0] / area[1],
-        expected=expected_colour(z, blue, red, camera=options.camera), options=options,
-    )  # fmt: skip
-    offset = colour - (line[0] + line[1] * (mag - middle))
-    with np.errstate(invalid="ignore"):
-        on = good & (np.abs(offset) < np.hypot(options.tolerance, np.hypot(*error)))
-    background = (on & far).sum() / area[1]
-    richness = (on & near).sum() - background * area[0]
-    table = Table(
-        {
-            "ID": np.asarray(catalogue["ID"]).astype(str)[on],
-            "ra": np.asarray(catalogue["ra"], np.float64)[on],
-            "dec": np.asarray(catalogue["dec"], np.float64)[on],
-            "mag": mag[on],
-            "colour": colour[on],
-            "colour_err": np.hypot(*error)[on],
-            "offset": offset[on],
-            "radius": radius[on],
-            "p_member": _membership(radius[on], background / scale**2),
-        }
+    faint = _faint_limit(z, options, cosmology)
+    galaxies = _select(catalogue, ridge, east, north, scale, faint, options)
+    footprint = make_footprint(east, north, step=options.step_arcsec / 60.0)
+    regions = _regions(galaxies, footprint, scale, options)
+    ridge, excess = _search(galaxies, ridge, key, regions, options)
+    m_star = characteristic_magnitude(z, _modulus(z, cosmology)) + _from_i(
+        z, ridge.reference, options.camera
     )
+    ridge, chi2, odds, mixture = _solve(galaxies, ridge, regions, m_star, options)
+    on = chi2 < chi2_distribution.isf(options.min_probability, ridge.n_colours)
+    density = max(mixture.richness, float(_MIN_GALAXIES)) / (np.pi * options.radius_mpc**2)
+    p_colour = density * odds / (1.0 + density * odds)
+    table = _table(catalogue, galaxies, ridge, key, on, chi2, p_colour, mixture.probability)
+    bright_enough = galaxies.level < m_star + 1.75
     table.meta.update(
-        blue=blue, red=red, slope=line[1], colour_at_middle=line[0], middle_mag=middle,
-        faint_mag=faint, richness=float(richness),
-        richness_err=float(np.sqrt((on & near).sum() + background * area[0] * area[0] / area[1])),
-        background_per_arcmin2=float(background), significance=line[2],
+        blue=ridge.bands[key], red=ridge.bands[key + 1], reference=ridge.reference,
+        bands="".join(ridge.bands), slope=float(ridge.slope[key]),
+        colour_at_middle=float(ridge.colour[key]), middle_mag=ridge.pivot,
+        scatter=float(ridge.scatter[key]), m_star=m_star, faint_mag=regions.limits[1],
+        richness=mixture.richness, richness_err=mixture.richness_err,
+        significance=mixture.significance, strip_significance=excess,
+        richness_bright=float(mixture.probability[bright_enough].sum()) / regions.share,
+        covered_share=regions.share, radius_arcmin=options.radius_mpc / scale,
     )  # fmt: skip
     return RedSequence(
         table=load_schema("redSequence").apply(table),
-        density=_density(east[on], north[on], footprint, background, scale, centre, options),
-    )
+        density=_map(galaxies, footprint, np.where(on, p_colour, 0.0), mixture, regions, centre,
+                     scale, options),
+        ridge=ridge,
+    )  # fmt: skip
 
 
-def _colour_bands(catalogue: Table, z: float, options: RedSequenceOptions) -> tuple[str, str]:
-    bands = [n.removesuffix("_cmodel_mag") for n in catalogue.colnames if n.endswith("_cmodel_mag")]
-    chosen = (options.blue, options.red) if options.blue else choose_colour(z, bands)
+def _map(
+    galaxies: _Galaxies, footprint: Footprint, weight: Float64Array, mixture: Mixture,
+    regions: _Regions, centre: tuple[float, float], scale: float, options: RedSequenceOptions,
+) -> fits.HDUList:  # fmt: skip
+    """Density of members: what each galaxy counts by its colours, over what a member counts."""
+    p = mixture.probability
+    member = float((p * weight).sum() / p.sum()) if p.sum() > 0 else 1.0
+    weight = weight / max(member, 0.05)
+    far = _near_and_far(galaxies, options)[1]
+    area = regions.far / scale**2
+    return make_density_map(
+        galaxies.east, galaxies.north, footprint, weight=weight, centre=centre,
+        sigma=options.kernel_kpc / 1000.0 / scale,
+        background=(float(weight[far].sum()) / area, float((weight[far] ** 2).sum()) / area),
+    )  # fmt: skip
+
+
+def _column(catalogue: Table, name: str) -> Float64Array:
+    if name not in catalogue.colnames:
+        raise DataError(f"the catalogue of galaxies has no column {name!r}")
+    return np.asarray(catalogue[name], np.float64)
+
+
+def _modulus(z: float, cosmology: Cosmology) -> float:
+    """Distance modulus less that of z = 0.1 [mag]."""
+    distance = cosmology.comoving_distance([z, 0.1]) * np.array([1 + z, 1.1])
+    return float(5.0 * np.log10(distance[0] / distance[1]))
+
+
+def _from_i(z: float, reference: str, camera: str) -> float:
+    """Magnitude of a red galaxy in the reference band less that in i."""
+    return 0.0 if reference == "i" else expected_colour(z, reference, "i", camera=camera)
+
+
+def _faint_limit(z: float, options: RedSequenceOptions, cosmology: Cosmology) -> float:
+    scaled = options.faint_mag + _modulus(z, cosmology) - _modulus(0.08, cosmology)
+    return min(scaled, options.max_mag)
+
+
+def _predict(
+    catalogue: Table, z: float, options: RedSequenceOptions, cosmology: Cosmology
+) -> tuple[Ridge, int]:
+    """The template's ridge in the bands at hand, and the index of the key colour."""
+    known = [
+        b
+        for b in options.bands
+        if f"{b}_cmodel_mag" in catalogue.colnames
+        and np.isfinite(np.asarray(catalogue[f"{b}_cmodel_mag"], np.float64)).any()
+    ]
+    chosen = (options.blue, options.red) if options.blue else choose_colour(z, known)
     for band in chosen:
-        if band not in bands:
-            raise DataError(f"the catalogue has no magnitudes of band {band!r}")
-    return chosen
+        if band not in known:
+            raise DataError(
+                f"the catalogue has no magnitudes of band {band!r}: a column {band}_cmodel_mag "
+                f"with numbers is needed, and the band must be among {options.bands}"
+            )
+    reference = options.reference or ("i" if "i" in known else chosen[1])
+    if reference not in known:
+        raise DataError(f"the catalogue has no magnitudes of the reference band {reference!r}")
+    if known.index(chosen[1]) != known.index(chosen[0]) + 1:
+        # A band between the two is left out, so that the key colour is one of neighbours.
+        known = [b for b in known if b in chosen or not _between(b, chosen, known)]
+    middle = 0.5 * (_faint_limit(z, options, cosmology) + options.bright_mag)
+    ridge = predict_ridge(
+        z, tuple(known), key=chosen, reference=reference, pivot=middle, camera=options.camera
+    )
+    return ridge, ridge.index(*chosen)
 
 
-def _near_and_far(
-    good: NDArray[np.bool_], radius: Float64Array, options: RedSequenceOptions
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Galaxies of the cluster's region and of the field around it."""
-    near, far = good & (radius < options.radius_mpc), good & (radius > options.field_min_mpc)
-    if near.sum() < 5 or far.sum() < 5:
+def _between(band: str, pair: Sequence[str], known: list[str]) -> bool:
+    return known.index(pair[0]) < known.index(band) < known.index(pair[1])
+
+
+def _select(
+    catalogue: Table, ridge: Ridge, east: Float64Array, north: Float64Array, scale: float,
+    faint: float, options: RedSequenceOptions,
+) -> _Galaxies:  # fmt: skip
+    """Galaxies with a good magnitude in the reference band and one other band."""
+    mag = np.stack([_column(catalogue, f"{b}_cmodel_mag") for b in ridge.bands])
+    err = np.stack([_column(catalogue, f"{b}_cmodel_magerr") for b in ridge.bands])
+    known = np.isfinite(mag) & np.isfinite(err) & (err > 0)
+    mag, err = np.where(known, mag, np.nan), np.where(known, err, np.nan)
+    k = ridge.bands.index(ridge.reference)
+    with np.errstate(invalid="ignore"):
+        good = (mag[k] > options.bright_mag) & (mag[k] < faint) & (err[k] < options.max_mag_err)
+    good &= (known.sum(axis=0) > 1) & np.isfinite(east) & np.isfinite(north)
+    row = np.flatnonzero(good)
+    return _Galaxies(
+        mag[:, row], err[:, row], mag[k, row], east[row], north[row],
+        np.hypot(east[row], north[row]) * scale, row,
+    )  # fmt: skip
+
+
+def _regions(
+    galaxies: _Galaxies, footprint: Footprint, scale: float, options: RedSequenceOptions
+) -> _Regions:
+    near, far = _near_and_far(galaxies, options)
+    if near.sum() < _MIN_GALAXIES or far.sum() < _MIN_GALAXIES:
         raise NoDataError(
             f"{int(near.sum())} galaxies within {options.radius_mpc} Mpc of the centre and "
-            f"{int(far.sum())} beyond {options.field_min_mpc} Mpc; 5 of each are needed (is the "
-            "centre off the field, or field_min_mpc beyond it?)"
+            f"{int(far.sum())} beyond {options.field_min_mpc} Mpc; {_MIN_GALAXIES} of each are "
+            "needed (is the centre off the field, or field_min_mpc beyond it?)"
         )
-    return near, far
-
-
-@dataclass(frozen=True)
-class _Footprint:
-    """Where the catalogue has galaxies: coverage (ny, nx), and offsets of the pixels [arcmin]."""
-
-    coverage: NDArray[np.float64]
-    offsets: Float64Array
-
-
-def _footprint(east: Float64Array, north: Float64Array, step: float) -> _Footprint:
-    half = int(np.ceil(np.nanmax(np.abs(np.concatenate([east, north]))) / step)) + 1
-    half = min(half, 2000)
-    edges = (np.arange(2 * half + 2) - half - 0.5) * step
-    counts, _, _ = np.histogram2d(north, -east, bins=(edges, edges))
-    # A kernel that holds some ten galaxies fills the gaps between them but keeps holes and edges.
-    density = max(float(np.isfinite(east).sum()) / max((counts > 0).sum(), 1), 1e-6)
-    size = int(np.clip(2 * np.ceil(np.sqrt(10.0 / density) / 2) + 1, 3, 51))
-    covered = ndimage.binary_closing(
-        np.pad(counts > 0, size), structure=np.ones((size, size)), border_value=0
-    )[size:-size, size:-size]
-    return _Footprint(
-        covered.astype(np.float64), np.arange(-half, half + 1, dtype=np.float64) * step
+    radius = footprint.radius * scale
+    share = footprint.covered_share(
+        lambda r: radial_profile(r * scale, limit=options.radius_mpc) * scale**2
+    )
+    return _Regions(
+        near=footprint.area(radius < options.radius_mpc) * scale**2,
+        far=footprint.area(radius > options.field_min_mpc) * scale**2,
+        share=min(share, 1.0),
+        # A catalogue that ends brighter than the limit holds members to its own end only.
+        limits=(options.bright_mag, float(np.percentile(galaxies.level, 99.0)) + 0.05),
     )
 
 
-def _areas(footprint: _Footprint, scale: float, options: RedSequenceOptions) -> tuple[float, float]:
-    """Covered area [arcmin2] of the cluster's region and of the field."""
-    o = footprint.offsets
-    radius = np.hypot(o[:, None], o[None, :]) * scale
-    pixel = (o[1] - o[0]) ** 2
-    near = footprint.coverage[radius < options.radius_mpc].sum() * pixel
-    far = footprint.coverage[radius > options.field_min_mpc].sum() * pixel
-    return max(float(near), pixel), max(float(far), pixel)
+def _near_and_far(galaxies: _Galaxies, options: RedSequenceOptions) -> tuple[BoolArray, BoolArray]:
+    return galaxies.radius < options.radius_mpc, galaxies.radius > options.field_min_mpc
 
 
-def _fit_line(
-    mag: Float64Array,
-    colour: Float64Array,
-    near: NDArray[np.bool_],
-    far: NDArray[np.bool_],
-    *,
-    ratio: float,
-    expected: float,
-    options: RedSequenceOptions,
-) -> tuple[float, float, float]:
-    """Intercept, slope and significance of the line with the greatest excess over the field."""
-    best = (expected, 0.0, -np.inf)
-    intercepts = expected + np.arange(-options.search, options.search + 0.005, 0.01)
+def _search(
+    galaxies: _Galaxies, ridge: Ridge, key: int, regions: _Regions, options: RedSequenceOptions
+) -> tuple[Ridge, float]:
+    """Move the key colour to the strip with the most significant excess; the excess in sigma."""
+    near, far = _near_and_far(galaxies, options)
+    ratio = regions.near / regions.far
+    colour = galaxies.mag[key] - galaxies.mag[key + 1]
+    shift = np.arange(-options.search, options.search + 0.005, 0.01)
+    best = (-np.inf, 0.0, float(ridge.slope[key]))
     for slope in np.arange(-0.08, 0.021, 0.01):
         counts = []
         for region in (near, far):
-            value = np.sort(colour[region] - slope * mag[region])
-            low = np.searchsorted(value, intercepts - options.tolerance)
-            counts.append(np.searchsorted(value, intercepts + options.tolerance) - low)
-        field = counts[1] * ratio
-        significance = (counts[0] - field) / np.sqrt(counts[0] + field * ratio + 1.0)
-        k = int(significance.argmax())
-        if significance[k] > best[2]:
-            best = (float(intercepts[k]), float(slope), float(significance[k]))
-    a, b, significance_ = best
-    # Centre the strip: mean offset of its galaxies, the field's (uniform in the strip) being zero.
-    for _ in range(5):
-        offset = colour - (a + b * mag)
-        strip = near & (np.abs(offset) < options.tolerance)
-        if strip.sum() < 5:
-            break
-        a += float(np.median(offset[strip]))
-    return a, b, significance_
+            value = (colour - ridge.colour[key] - slope * (galaxies.level - ridge.pivot))[region]
+            value = np.sort(value[np.isfinite(value)])
+            low = np.searchsorted(value, shift - options.tolerance)
+            counts.append(np.searchsorted(value, shift + options.tolerance) - low)
+        expected = counts[1] * ratio
+        excess = (counts[0] - expected) / np.sqrt(counts[0] + expected * ratio + 1.0)
+        # The template is good to some 0.1 mag; without an excess it stands.
+        merit = excess - 0.5 * (shift / 0.1) ** 2 / np.maximum(excess, 1.0)
+        k = int(merit.argmax())
+        if merit[k] > best[0]:
+            best = (float(merit[k]), float(shift[k]), float(slope))
+    if best[0] < 2.0:
+        return ridge, max(best[0], 0.0)
+    moved, tilted = ridge.colour.copy(), ridge.slope.copy()
+    moved[key] += best[1]
+    tilted[key] = best[2]
+    return replace(ridge, colour=moved, slope=tilted), best[0]
 
 
-def _membership(radius: Float64Array, field_density: float) -> Float64Array:
-    """1 - field / local density, the local density being that of the ten nearest in radius."""
-    n = len(radius)
-    order = np.argsort(radius)
-    sorted_ = radius[order]
-    k = min(10, max(n // 4, 1))
-    low = np.clip(np.arange(n) - k, 0, None)
-    high = np.clip(np.arange(n) + k, None, n - 1)
-    ring = np.pi * (sorted_[high] ** 2 - np.where(low > 0, sorted_[low] ** 2, 0.0))
-    local = (high - low + 1) / np.maximum(ring, 1e-9)
-    p = np.empty(n)
-    p[order] = np.clip(1.0 - field_density / local, 0.0, 1.0)
-    return p
-
-
-def _density(
-    east: Float64Array,
-    north: Float64Array,
-    footprint: _Footprint,
-    background: float,
-    scale: float,
-    centre: tuple[float, float],
+def _solve(
+    galaxies: _Galaxies, ridge: Ridge, regions: _Regions, m_star: float,
     options: RedSequenceOptions,
-) -> fits.HDUList:
-    """Kernel density of the candidates, edges corrected, less the field; North up, East left."""
-    o = footprint.offsets
-    step = o[1] - o[0]
-    edges = np.append(o - 0.5 * step, o[-1] + 0.5 * step)
-    counts, _, _ = np.histogram2d(north, -east, bins=(edges, edges))
-    sigma = options.kernel_kpc / 1000.0 / scale / step
-    smooth = ndimage.gaussian_filter(counts / step**2, sigma, mode="constant")
-    cover = ndimage.gaussian_filter(footprint.coverage, sigma, mode="constant")
-    inside = cover > 0.1
-    density = np.where(inside, smooth / np.where(inside, cover, 1.0) - background, 0.0)
-    half = (len(o) - 1) / 2
-    header = make_tan_wcs(
-        ra=centre[0], dec=centre[1], scale=options.step_arcsec, x=half, y=half
-    ).header
-    hdus = fits.HDUList([fits.PrimaryHDU()])
-    for name, plane, unit in (
-        ("DENSITY", density, "arcmin-2"),
-        ("COVERAGE", cover, ""),
-    ):
-        hdu = fits.ImageHDU(plane.astype(np.float32), name=name)
-        hdu.header.extend(header, update=True)
-        hdu.header["BUNIT"] = unit
-        hdus.append(hdu)
-    return hdus
+) -> tuple[Ridge, Float64Array, Float64Array, Mixture]:  # fmt: skip
+    """Ridge, distances, odds by colour [Mpc2] and probabilities that agree with each other."""
+    near, far = _near_and_far(galaxies, options)
+    profile = radial_profile(galaxies.radius, limit=options.radius_mpc)
+    bright, faint = regions.limits
+    brightness = luminosity_function(galaxies.level, m_star=m_star, bright=bright, faint=faint)
+    prior, probability = ridge, np.zeros(len(galaxies.level))
+    chi2_max = float(chi2_distribution.isf(1e-5, ridge.n_colours))
+    for turn in range(_ROUNDS):
+        # At first the ridge is as wide as the template is uncertain.
+        wide = replace(ridge, scatter=np.hypot(ridge.scatter, 0.06)) if turn == 0 else ridge
+        chi2 = np.nan_to_num(wide.chi2(galaxies.mag, galaxies.err), nan=np.inf)
+        field = field_density(
+            chi2, galaxies.level, np.where(near, 1.0 - probability, far.astype(np.float64)),
+            area=regions.near + regions.far, n_colours=ridge.n_colours, chi2_max=chi2_max,
+        )  # fmt: skip
+        odds = brightness * cluster_density(chi2, ridge.n_colours) * (chi2 < chi2_max) / field
+        mixture = solve_richness(profile * odds, covered=regions.share)
+        probability = mixture.probability
+        if turn < _ROUNDS - 1 and probability.sum() > _MIN_GALAXIES:
+            ridge = ridge.refine(galaxies.mag, galaxies.err, probability, prior=prior)
+    return ridge, chi2, odds, mixture
+
+
+def _table(
+    catalogue: Table, galaxies: _Galaxies, ridge: Ridge, key: int, on: BoolArray,
+    chi2: Float64Array, p_colour: Float64Array, probability: Float64Array,
+) -> Table:  # fmt: skip
+    row = galaxies.row[on]
+    colour = (galaxies.mag[key] - galaxies.mag[key + 1])[on]
+    return Table(
+        {
+            "ID": np.asarray(catalogue["ID"]).astype(str)[row],
+            "ra": _column(catalogue, "ra")[row],
+            "dec": _column(catalogue, "dec")[row],
+            "mag": galaxies.level[on],
+            "colour": colour,
+            "colour_err": np.hypot(galaxies.err[key], galaxies.err[key + 1])[on],
+            "offset": colour - ridge.line(galaxies.level[on])[key],
+            "chi2": chi2[on],
+            "radius": galaxies.radius[on],
+            "p_colour": p_colour[on],
+            "p_member": probability[on],
+        }
+    )

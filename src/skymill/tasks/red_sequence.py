@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from astropy.table import Table
 from lsst.pex.config import Field
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
@@ -10,6 +11,7 @@ from lsst.pipe.base import connectionTypes as cT
 from skymill.data.errors import ConfigError
 from skymill.lensing.cosmology import Cosmology, CosmologyOptions
 from skymill.lensing.red_sequence import RedSequenceOptions, find_red_sequence
+from skymill.qa.red_sequence_figures import draw_red_sequence
 from skymill.tasks._options import options_field, to_options
 
 __all__ = ["RedSequenceConfig", "RedSequenceConnections", "RedSequenceTask"]
@@ -34,6 +36,12 @@ class RedSequenceConnections(PipelineTaskConnections, dimensions=("instrument", 
         doc="Density of the members.",
         name="redSequenceMap",
         storageClass="SkymillFits",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    picture = cT.Output(
+        doc="Colours, magnitudes and density of the members.",
+        name="redSequencePicture",
+        storageClass="SkymillPicture",
         dimensions=("instrument", "skymap", "tract"),
     )
 
@@ -65,7 +73,7 @@ class RedSequenceTask(PipelineTask):
         Returns
         -------
         lsst.pipe.base.Struct
-            ``redSequence`` (schema ``redSequence``), ``densityMap`` (HDUList).
+            ``redSequence`` (schema ``redSequence``), ``densityMap`` (HDUList), ``picture`` (PNG).
         """
         c = self.config
         if c.zLens <= 0 or c.centreRa is None or c.centreDec is None:
@@ -73,8 +81,9 @@ class RedSequenceTask(PipelineTask):
                 "redSequence needs the cluster's redshift and centre: set redSequence:zLens, "
                 "redSequence:centreRa and redSequence:centreDec"
             )
+        galaxies = inputCatalog[np.asarray(inputCatalog["is_galaxy"], bool)]
         found = find_red_sequence(
-            inputCatalog[inputCatalog["is_galaxy"]],
+            galaxies,
             z=c.zLens,
             centre=(c.centreRa, c.centreDec),
             options=to_options(c.sequence, RedSequenceOptions),
@@ -82,8 +91,9 @@ class RedSequenceTask(PipelineTask):
         )
         meta = found.table.meta
         self.log.info(
-            "%s - %s = %.3f, richness %.1f +- %.1f",
+            "%s - %s = %.3f, richness %.1f +- %.1f (%.1f sigma)",
             meta["blue"], meta["red"], meta["colour_at_middle"], meta["richness"],
-            meta["richness_err"],
+            meta["richness_err"], meta["significance"],
         )  # fmt: skip
-        return Struct(redSequence=found.table, densityMap=found.density)
+        picture = draw_red_sequence(found.table, found.density, found.ridge, catalogue=galaxies)
+        return Struct(redSequence=found.table, densityMap=found.density, picture=picture)

@@ -1,0 +1,71 @@
+"""``skymill red-sequence`` on a table that is not skymill's."""
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from click.testing import CliRunner
+
+from skymill.cli.red_sequence import red_sequence
+from skymill.data.errors import SkymillError
+from skymill.lensing.files import read_catalogue
+from skymill.lensing.ridge import expected_colour
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    rng = np.random.default_rng(5)
+    n, n_members = 6000, 60
+    east, north = rng.uniform(-30, 30, (2, n))
+    east[:n_members], north[:n_members] = rng.normal(0, 1.5, (2, n_members))
+    i_mag = rng.uniform(17, 22, n)
+    g_r, r_i = rng.uniform(0, 2, n), rng.uniform(0, 1, n)
+    g_r[:n_members] = expected_colour(0.2, "g", "r") + rng.normal(0, 0.03, n_members)
+    r_i[:n_members] = expected_colour(0.2, "r", "i") + rng.normal(0, 0.02, n_members)
+    table = Table({"RA": (10 + east / 60) % 360, "DEC": north / 60})
+    for band, mag in (("g", i_mag + r_i + g_r), ("r", i_mag + r_i), ("i", i_mag)):
+        table[f"mag_{band}"], table[f"err_{band}"] = mag, np.full(n, 0.02)
+    table["z"] = np.where(np.arange(n) < n_members, 0.2, 0.5)
+    table["ra"], table["dec"] = table["RA"], table["DEC"]
+    out = tmp_path_factory.mktemp("galaxies") / "galaxies.fits"
+    table.write(out)
+    return out
+
+
+COLUMNS = ["--z", "0.2", "--centre", "10,0", "--mag", "mag_{band}", "--mag-err", "err_{band}"]
+
+
+def run(*args):
+    return CliRunner().invoke(red_sequence, [str(a) for a in args])
+
+
+def test_products_and_grades(tmp_path, path):
+    result = run(path, *COLUMNS, "--spectra", path, "--output", tmp_path / "new")
+    assert result.exit_code == 0, (result.output, result.exception)
+    found = read_catalogue(tmp_path / "new" / "red_sequence.parquet")
+    # Row numbers stand for names; the members are the first rows.
+    sure = found[found["p_member"] > 0.5]
+    assert (sure["ID"].astype(int) < 60).mean() > 0.9
+    for name in ("red_sequence.png", "red_sequence_grades.png"):
+        assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / "red_sequence_density.fits").exists()
+    grades = Table.read(tmp_path / "new" / "red_sequence_grades.ecsv")
+    half = grades[np.isclose(grades["threshold"], 0.5)][0]
+    assert half["purity"] > 0.9
+    assert half["completeness"] > 0.8
+    assert "purity" in result.output
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (["--mag", "nothing"], "must hold {band}"),
+        (["--ra", "alpha"], "--ra"),
+        (["--bands", "g"], "needs two of the bands"),
+        (["--id", "NAME"], "no column 'NAME'"),
+        (["--centre", "200,50"], "position on this half of the sky"),
+    ],
+)
+def test_faults(tmp_path, path, extra, sentence):
+    result = run(path, *COLUMNS, *extra, "--output", tmp_path)
+    assert isinstance(result.exception, SkymillError), result.output
+    assert sentence in str(result.exception)
