@@ -7,11 +7,14 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def posterior(flux, weight, model, prior, block, out, ref, ml_index, ml_chi2):
+def posterior(flux, weight, model, prior, anchor, block, out, ref, ml_index, ml_chi2):
     """Sum over templates of prior times exp(-chi2/2) at each redshift, and the least chi2.
 
     ``flux``, ``weight`` (n, n_band): fluxes and inverse variances, weight zero where missing.
     ``model`` (n_band, n_template, n_z), ``prior`` (n_template, n_z), all float32.
+    ``anchor`` (n,): band in which the brightness is known beforehand to be anything alike; the
+    amplitude is integrated over, which gives ``model[anchor] sqrt(w[anchor] / sum w model^2)``.
+    Below zero the best amplitude stands for all.
     ``out`` (n, n_z): unnormalised; ``ref`` (n, n_block) scratch; ``ml_index`` (n, 2): template, z.
     chi2 is computed from residuals, so that single precision suffices at any signal to noise.
     """
@@ -24,6 +27,7 @@ def posterior(flux, weight, model, prior, block, out, ref, ml_index, ml_chi2):
     best = np.empty(block, np.float32)
     allowed = np.empty(block, np.float32)
     acc = np.empty(block, np.float32)
+    share = np.ones((n_template, block), np.float32)
     poly = np.empty(block, np.float32)
     bits = np.empty(block, np.int32)
     scale = bits.view(np.float32)
@@ -58,8 +62,15 @@ def posterior(flux, weight, model, prior, block, out, ref, ml_index, ml_chi2):
                             fot[i] += wf * v
                             ftt[i] += w * v * v
                 for i in range(m):
-                    a = fot[i] / (ftt[i] + np.float32(1e-37))
+                    ftt[i] = np.float32(1.0) / (ftt[i] + np.float32(1e-37))
+                    a = fot[i] * ftt[i]
                     fot[i] = a if a > zero else zero
+                if anchor[g] >= 0:
+                    root = np.sqrt(weight[g, anchor[g]])
+                    cells = model[anchor[g], t, start : start + m]
+                    part = share[t, :m]
+                    for i in range(m):
+                        part[i] = root * cells[i] * np.sqrt(ftt[i])
                 for b in range(n_band):
                     w = weight[g, b]
                     if w > 0:
@@ -102,8 +113,13 @@ def posterior(flux, weight, model, prior, block, out, ref, ml_index, ml_chi2):
                     q = q * f + np.float32(6.9315308e-1)
                     poly[i] = (q * f + np.float32(0.99999994)) * p[i]
                     bits[i] = np.int32((whole + np.float32(127.0)) * np.float32(8388608.0))
-                for i in range(m):
-                    acc[i] += poly[i] * scale[i]
+                if anchor[g] >= 0:
+                    part = share[t, :m]
+                    for i in range(m):
+                        acc[i] += poly[i] * scale[i] * part[i]
+                else:
+                    for i in range(m):
+                        acc[i] += poly[i] * scale[i]
             for i in range(m):
                 out[g, start + i] = acc[i]
     for g in range(n):
@@ -179,8 +195,10 @@ def summarise(p, z, kernel, odds_width, per_bin, smooth, numbers, bins):
                 if before < level <= running:
                     position = z[i] + step * ((level - before) / (running - before) - 0.5)
                     numbers[g, 1 if q == 0 else (3 if q == 1 else 4)] = position
-            if low <= z[i] <= high:
-                odds += row[i]
+            # Cells at the ends of the interval count by the part inside.
+            inside = (min(high, z[i] + 0.5 * step) - max(low, z[i] - 0.5 * step)) / step
+            if inside > 0.0:
+                odds += row[i] * inside
         numbers[g, 5] = odds
         numbers[g, 6] = 1
         for i in range(bins.shape[1]):

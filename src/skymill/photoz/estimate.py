@@ -4,101 +4,80 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
-from skymill.data.errors import ConfigError, DataError
+from skymill.data.errors import DataError
 from skymill.data.flags import PhotozFlag
-from skymill.data.options import check_choice, check_range, option
 from skymill.data.tables import load_schema
 from skymill.data.units import magnitude_from_njy
 from skymill.photoz._kernels import posterior, summarise
-from skymill.photoz.priors import PRIOR_NAMES, prior_of_classes
+from skymill.photoz.options import PhotozOptions, parse_filters
+from skymill.photoz.priors import prior_of_classes
 from skymill.photoz.spectra import FilterCurve, ModelFluxes, load_filters, make_model_fluxes
 from skymill.photoz.storage import encode_pz
 
-__all__ = ["PhotozOptions", "estimate_photoz"]
+__all__ = ["PhotozOptions", "checked_fluxes", "estimate_photoz", "models_of"]
 
 _BLOCK_Z = 256
 _BLOCK_GALAXIES = 16
 _MAGNITUDE_STEP = 0.05
 
 
-@dataclass(frozen=True, kw_only=True)
-class PhotozOptions:
-    """Templates, prior, grid and errors of the photometric redshifts."""
-
-    camera: str = option("decam", "Camera whose filter curves are used")
-    prior: str = option("ngvs", "Prior: ngvs, hdfn or flat")
-    prior_band: str = option("i", "Band of the prior's magnitude")
-    prior_cut: float = option(
-        0.01, "Where p(z|T, m) is below this fraction of a flat one, it is zero"
-    )
-    n_interpolate: int = option(2, "Mixtures between neighbouring templates")
-    z_min: float = option(0.01, "First redshift of the grid")
-    z_max: float = option(3.0, "Last redshift of the grid")
-    dz: float = option(0.002, "Step of the grid")
-    min_mag_err: float = option(
-        0.02, "Added in quadrature to every error, for the templates' imperfection", unit="mag"
-    )
-    smoothing: float = option(0.0212, "Standard deviation of the smoothing of p(z)")
-    odds_width: float = option(0.1, "Half width over (1+z) of the interval of the odds")
-    bin_width: float = option(0.02, "Width of the bins in which p(z) is kept")
-
-    def __post_init__(self) -> None:
-        check_choice(self, "prior", PRIOR_NAMES)
-        check_range(self, "n_interpolate", low=0, high=20)
-        check_range(self, "prior_cut", low=0.0, high=0.5)
-        check_range(self, "z_min", low=0.0, low_open=True)
-        check_range(self, "z_max", low=0.1, high=10.0)
-        check_range(self, "dz", low=1e-4, high=0.1)
-        check_range(self, "min_mag_err", low=0.0, high=1.0)
-        check_range(self, "smoothing", low=0.0, high=0.5)
-        check_range(self, "odds_width", low=0.0, low_open=True)
-        if self.z_max - self.z_min < 10 * self.dz:
-            raise ConfigError(
-                f"the redshift grid needs 10 steps: z_min = {self.z_min}, z_max = {self.z_max}, "
-                f"dz = {self.dz}"
-            )
-        if self.bin_width < self.dz:
-            raise ConfigError(f"bin_width must be >= dz = {self.dz}; got {self.bin_width}")
-
-    @property
-    def z(self) -> NDArray[np.float64]:
-        """The grid of redshifts."""
-        return np.arange(self.z_min, self.z_max + 0.5 * self.dz, self.dz)
-
-
 @functools.lru_cache(maxsize=4)
 def _camera_models(
-    camera: str, bands: tuple[str, ...], z_min: float, z_max: float, dz: float, n: int
+    camera: str,
+    filters: tuple[str, ...],
+    bands: tuple[str, ...],
+    z: tuple[float, float, float],
+    n: int,
 ) -> ModelFluxes:
-    z = np.arange(z_min, z_max + 0.5 * dz, dz)
-    return make_model_fluxes(load_filters(camera, bands), z=z, n_interpolate=n)
+    curves = load_filters(camera, bands, other=parse_filters(filters))
+    z_min, z_max, dz = z
+    return make_model_fluxes(curves, z=np.arange(z_min, z_max + 0.5 * dz, dz), n_interpolate=n)
+
+
+def models_of(bands: Sequence[str], *, options: PhotozOptions = PhotozOptions()) -> ModelFluxes:
+    """Model fluxes of the camera's bands on the grid of the options; kept for the next call.
+
+    Parameters
+    ----------
+    bands : sequence of str
+        Names of the bands.
+    options : PhotozOptions
+        Camera, filters, templates, grid.
+
+    Returns
+    -------
+    ModelFluxes
+        The fluxes.
+    """
+    grid = (options.z_min, options.z_max, options.dz)
+    return _camera_models(
+        options.camera, options.filters, tuple(bands), grid, options.n_interpolate
+    )
 
 
 def _prior_magnitudes(
     flux: NDArray[np.float64], bands: Sequence[str], options: PhotozOptions
-) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
-    """Magnitude for the prior: of its band, else of the nearest other band, else NaN."""
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint32]]:
+    """Magnitude for the prior: of its band, else of the nearest other band, else NaN; the band."""
     names = list(bands)
     first = names.index(options.prior_band) if options.prior_band in names else len(names) - 1
-    order = sorted(range(len(bands)), key=lambda b: abs(b - first))
     magnitude = magnitude_from_njy(flux)
-    out = magnitude[:, order[0]].copy()
+    out = np.full(len(flux), np.nan)
+    band = np.full(len(flux), -1, np.int64)
+    for b in sorted(range(len(bands)), key=lambda b: abs(b - first)):
+        use = (band < 0) & np.isfinite(magnitude[:, b])
+        out[use], band[use] = magnitude[use, b], b
     flags = np.zeros(len(flux), dtype=np.uint32)
-    if bands[order[0]] != options.prior_band:
-        flags |= np.uint32(PhotozFlag.PRIOR_OTHER_BAND)
-    for b in order[1:]:
-        use = ~np.isfinite(out) & np.isfinite(magnitude[:, b])
-        out[use] = magnitude[use, b]
-        flags[use] |= np.uint32(PhotozFlag.PRIOR_OTHER_BAND)
-    flags[~np.isfinite(out)] |= np.uint32(PhotozFlag.NO_PRIOR)
-    return out, flags
+    wanted = first if bands[first] == options.prior_band else -2
+    flags[band != wanted] |= np.uint32(PhotozFlag.PRIOR_OTHER_BAND)
+    flags[band < 0] |= np.uint32(PhotozFlag.NO_PRIOR)
+    return out, band, flags
 
 
 def _smoothing_kernel(options: PhotozOptions) -> NDArray[np.float32]:
@@ -108,6 +87,38 @@ def _smoothing_kernel(options: PhotozOptions) -> NDArray[np.float32]:
     x = np.arange(-half, half + 1) * options.dz / options.smoothing
     kernel = np.exp(-0.5 * x * x)
     return (kernel / kernel.sum()).astype(np.float32)
+
+
+def checked_fluxes(
+    flux: ArrayLike, flux_err: ArrayLike, bands: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fluxes and errors as arrays of one shape.
+
+    Parameters
+    ----------
+    flux, flux_err : (n, n_band) float64 [nJy]
+        Fluxes and errors.
+    bands : sequence of str
+        Names of the bands.
+
+    Returns
+    -------
+    flux, flux_err : (n, n_band) float64 [nJy]
+        The same.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not agree.
+    """
+    f = np.atleast_2d(np.asarray(flux, np.float64))
+    e = np.atleast_2d(np.asarray(flux_err, np.float64))
+    if f.shape != e.shape or f.shape[1] != len(bands):
+        raise DataError(
+            f"flux and flux_err must be (n, {len(bands)}) for bands {', '.join(bands)}; got "
+            f"{f.shape} and {e.shape}"
+        )
+    return f, e
 
 
 def estimate_photoz(
@@ -143,27 +154,28 @@ def estimate_photoz(
     Raises
     ------
     DataError
-        If the shapes do not agree, or a band is measured nowhere at all.
+        If the shapes do not agree, or fewer than two bands are measured anywhere. A single band
+        that is measured nowhere has no weight, and stands in the metadata as ``bands_absent``.
 
     References
     ----------
     Benitez 2000, ApJ 536, 571.
     """
-    f = np.atleast_2d(np.asarray(flux, np.float64))
-    e = np.atleast_2d(np.asarray(flux_err, np.float64))
-    if f.shape != e.shape or f.shape[1] != len(bands):
+    bands = list(bands)
+    f, e = checked_fluxes(flux, flux_err, bands)
+    measured = np.any(np.isfinite(f) & np.isfinite(e) & (e > 0), axis=0)
+    if len(f) and measured.sum() < 2:
         raise DataError(
-            f"flux and flux_err must be (n, {len(bands)}) for bands {', '.join(bands)}; got "
-            f"{f.shape} and {e.shape}"
+            f"photo-z need at least 2 bands that are measured somewhere; of {', '.join(bands)} "
+            f"there is {', '.join(np.asarray(bands)[measured]) or 'none'}"
         )
+    factor = np.array([10.0 ** (-0.4 * options.zero_point(band)) for band in bands])
+    f, e = f * factor, e * factor
     if models is None:
         if filters is not None:
             models = make_model_fluxes(filters, z=options.z, n_interpolate=options.n_interpolate)
         else:
-            models = _camera_models(
-                options.camera, tuple(bands), options.z_min, options.z_max, options.dz,
-                options.n_interpolate,
-            )  # fmt: skip
+            models = models_of(bands, options=options)
     return _estimate(f, e, bands=bands, options=options, models=models)
 
 
@@ -212,6 +224,7 @@ def _posteriors(
     flux: NDArray[np.float32],
     weight: NDArray[np.float32],
     magnitude: NDArray[np.float64],
+    anchor: NDArray[np.int64],
     *,
     options: PhotozOptions,
     models: ModelFluxes,
@@ -228,6 +241,7 @@ def _posteriors(
         likely_chi2=np.empty(n, np.float32),
         per_bin=per_bin,
     )
+    model = np.ascontiguousarray(models.flux, np.float32)
     kernel = _smoothing_kernel(options)
     smooth = np.empty(len(z) + len(kernel) - 1, np.float32)
     p = np.empty((_BLOCK_GALAXIES, len(z)), np.float32)
@@ -239,8 +253,8 @@ def _posteriors(
             rows = members[i : i + _BLOCK_GALAXIES]
             k = len(rows)
             found, least = np.empty((k, 2), np.int64), np.empty(k, np.float32)
-            posterior(flux[rows], weight[rows], models.flux, prior, _BLOCK_Z, p[:k], ref[:k],
-                      found, least)  # fmt: skip
+            posterior(flux[rows], weight[rows], model, prior, anchor[rows], _BLOCK_Z, p[:k],
+                      ref[:k], found, least)  # fmt: skip
             some, part = np.empty((k, 7)), np.empty((k, n_bin), np.float32)
             summarise(p[:k], z, kernel, options.odds_width, per_bin, smooth, some, part)
             out.numbers[rows], out.bins[rows] = some, part
@@ -258,8 +272,10 @@ def _estimate(
 ) -> Table:
     z = models.z
     flux, weight, n_band, _ = _scaled(f, e, options)
-    magnitude, flags = _prior_magnitudes(np.where(weight > 0, f, np.nan), bands, options)
-    found = _posteriors(flux, weight, magnitude, options=options, models=models)
+    magnitude, anchor, flags = _prior_magnitudes(np.where(weight > 0, f, np.nan), bands, options)
+    if options.likelihood == "profile":
+        anchor = np.full_like(anchor, -1)
+    found = _posteriors(flux, weight, magnitude, anchor, options=options, models=models)
     numbers = found.numbers
     good = (numbers[:, 6] > 0) & (n_band >= 2)
     mode = numbers[:, 0].astype(np.int64)
@@ -294,7 +310,10 @@ def _estimate(
             "pz_dz": np.full(len(f), found.per_bin * options.dz),
         }
     )
-    return load_schema("photoz").apply(table)
+    table = load_schema("photoz").apply(table)
+    table.meta["bands"] = ",".join(bands)
+    table.meta["bands_absent"] = ",".join(np.asarray(bands)[~(weight > 0).any(axis=0)])
+    return table
 
 
 def _template_at(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -29,6 +29,9 @@ _SPECLITE = {
     "sdss": {b: f"sdss2010-{b}" for b in "ugriz"},
     "bok": {"g": "BASS-g", "r": "BASS-r"},
     "mosaic3": {"z": "MzLS-z"},
+    "legacy_north": {"g": "BASS-g", "r": "BASS-r", "z": "MzLS-z"},
+    "ps1": {b: f"panstarrs-{b}" for b in "grizy"},
+    "megacam": {b: f"cfht_megacam-{b}" for b in "ugriz"},
     "lsst": {b: f"lsst2023-{b}" for b in "ugrizy"},
     "hsc": {b: f"hsc2017-{b}" for b in "grizy"},
 }
@@ -118,15 +121,20 @@ def load_template(name: str) -> tuple[Float64Array, Float64Array]:
     return _template_table()[name]
 
 
-def load_filters(camera: str, bands: Sequence[str]) -> tuple[FilterCurve, ...]:
+def load_filters(
+    camera: str, bands: Sequence[str], *, other: Mapping[str, str] | None = None
+) -> tuple[FilterCurve, ...]:
     """Filter curves of a camera, from speclite.
 
     Parameters
     ----------
     camera : str
-        ``decam``, ``sdss``, ``bok``, ``mosaic3``, ``lsst`` or ``hsc``.
+        ``decam``, ``sdss``, ``bok``, ``mosaic3``, ``legacy_north`` (g and r of BASS, z of MzLS),
+        ``ps1``, ``megacam``, ``lsst`` or ``hsc``.
     bands : sequence of str
         Names of the bands.
+    other : mapping of str to str, optional
+        Curves of speclite that take the place of the camera's, by band.
 
     Returns
     -------
@@ -136,18 +144,23 @@ def load_filters(camera: str, bands: Sequence[str]) -> tuple[FilterCurve, ...]:
     Raises
     ------
     ConfigError
-        If the camera or one of its bands is unknown.
+        If the camera, one of its bands or a curve is unknown.
     """
     from speclite.filters import load_filter
 
     if camera not in _SPECLITE:
         raise ConfigError(f"camera must be one of {', '.join(_SPECLITE)}; got {camera!r}")
-    known = _SPECLITE[camera]
+    known = {**_SPECLITE[camera], **(other or {})}
     out = []
     for band in bands:
         if band not in known:
             raise ConfigError(f"{camera} has no band {band!r}; it has {', '.join(known)}")
-        curve = load_filter(known[band])
+        try:
+            curve = load_filter(known[band])
+        except (ValueError, OSError) as err:
+            raise ConfigError(
+                f"speclite has no filter curve {known[band]!r} for band {band!r}: {err}"
+            ) from err
         out.append(FilterCurve(band, np.asarray(curve.wavelength), np.asarray(curve.response)))
     return tuple(out)
 
