@@ -25,7 +25,7 @@ from skymill.data.tables import load_schema
 from skymill.data.units import magnitude_error, magnitude_from_njy
 
 __all__ = ["ExportOptions", "apply_zero_points", "bands_of", "catalogue_fluxes",
-           "classify_catalogue", "deredden_catalogue", "export_catalogue",
+           "classify_catalogue", "deredden_catalogue", "export_catalogue", "find_ebv",
            "object_names"]  # fmt: skip
 
 Float64Array = NDArray[np.float64]
@@ -250,7 +250,26 @@ def classify_catalogue(
     return load_schema("classifiedCatalog").apply(out)
 
 
-def _ebv(catalogue: Table, options: ExtinctionOptions) -> Float64Array:
+def find_ebv(catalogue: Table, *, options: ExtinctionOptions) -> Float64Array:
+    """E(B-V) of each object.
+
+    Parameters
+    ----------
+    catalogue : astropy.table.Table
+        With ``ra`` and ``dec`` [deg], or the column of the options.
+    options : ExtinctionOptions
+        Where it comes from.
+
+    Returns
+    -------
+    (n,) float64 [mag]
+        NaN where it is unknown.
+
+    Raises
+    ------
+    DataError
+        If the column is not there.
+    """
     n = len(catalogue)
     if options.source == "none":
         return np.zeros(n)
@@ -288,7 +307,7 @@ def deredden_catalogue(
         ``{b}_cmodel_flux`` [nJy], negative ones too, are added.
     """
     out = catalogue.copy()
-    ebv = _ebv(out, options)
+    ebv = find_ebv(out, options=options)
     known = np.isfinite(ebv)
     out["ebv"] = ebv
     flags = np.asarray(out["photometry_flags"], np.uint32).copy()

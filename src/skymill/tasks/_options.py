@@ -28,6 +28,8 @@ def _make_field(hint: Any, spec: dataclasses.Field[Any]) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         args = [a for a in typing.get_args(hint) if a is not type(None)]
         optional, hint = True, args[0]
+    if dataclasses.is_dataclass(hint):
+        return options_field(typing.cast(type, hint), doc)
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         words = typing.get_args(hint)
@@ -53,7 +55,8 @@ def options_field(options_class: type, doc: str = "") -> Any:
     Parameters
     ----------
     options_class : type
-        A frozen dataclass whose fields were made by `skymill.data.options.option`.
+        A frozen dataclass whose fields were made by `skymill.data.options.option`, or are such
+        dataclasses themselves.
     doc : str
         Documentation of the field.
 
@@ -95,9 +98,12 @@ def to_options[T](config: Any, options_class: type[T]) -> T:
         Options with the configured values.
     """
     values: dict[str, Any] = {}
+    hints = typing.get_type_hints(options_class)
     for spec in dataclasses.fields(options_class):  # type: ignore[arg-type]
         value = getattr(config, spec.name)
-        if value is not None and not isinstance(value, _SCALARS):
+        if isinstance(value, Config):
+            value = to_options(value, hints[spec.name])
+        elif value is not None and not isinstance(value, _SCALARS):
             value = tuple(value)
         values[spec.name] = value
     return options_class(**values)
