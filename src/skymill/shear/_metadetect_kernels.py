@@ -60,6 +60,7 @@ def weigh_moments(image, x, y, sigma, iterations, max_shift, out):
         myy = 0.0
         mxy = 0.0
         norm = 1.0
+        done = False
         for step in range(iterations + 1):
             x0 = int(np.rint(cx)) - half
             y0 = int(np.rint(cy)) - half
@@ -101,10 +102,13 @@ def weigh_moments(image, x, y, sigma, iterations, max_shift, out):
             if flux <= 0.0:
                 good = 0.0
                 break
+            if done:
+                break
             if step < iterations:
                 # The weight halves the shift of a source as wide as itself.
                 cx += 2.0 * sx / flux
                 cy += 2.0 * sy / flux
+                done = abs(sx) + abs(sy) < 1e-3 * flux
                 if (cx - x[k]) ** 2 + (cy - y[k]) ** 2 > max_shift * max_shift:
                     good = 0.0
                     break
@@ -151,30 +155,53 @@ def weigh_fluxes(image, x, y, sigma, out):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def prune_peaks(image, x, y, order, depth, radius, keep):
-    """Drop peaks that stand out from a brighter neighbour's slope by less than depth.
+def _lowest_between(image, x0, y0, x1, y1):
+    """Lowest value on the straight line between two pixels, read between the pixels."""
+    dx = x1 - x0
+    dy = y1 - y0
+    steps = 2 * max(abs(dx), abs(dy))
+    lowest = min(image[y0, x0], image[y1, x1])
+    for t in range(1, steps):
+        x = x0 + dx * t / steps
+        y = y0 + dy * t / steps
+        j = min(int(x), image.shape[1] - 2)
+        i = min(int(y), image.shape[0] - 2)
+        u = x - j
+        v = y - i
+        value = (1.0 - v) * ((1.0 - u) * image[i, j] + u * image[i, j + 1]) + v * (
+            (1.0 - u) * image[i + 1, j] + u * image[i + 1, j + 1]
+        )
+        lowest = min(lowest, value)
+    return lowest
 
-    x, y: (n,) int64; order: (n,) int64, brightest first; keep: (n,) bool, written. A peak is
-    compared with the lowest pixel of the straight line to each kept brighter one within radius.
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def judge_peaks(image, x, y, surety, low, high, radius, weight):
+    """How far each peak is a source of its own, from 0 to 1, without jumps.
+
+    x, y: (n,) int64; surety: (n,) float64, how far each peak counts by its height, 0 to 1;
+    low, high: heights over a saddle between which two peaks become two sources;
+    weight: (n,) float64, written: surety times a product over the neighbours within radius. Two
+    peaks a and b above their saddle share one weight in proportion to a^2 and b^2 if the lesser of
+    the two is below low, and have one each if it is above high.
     """
     n = x.size
-    for a in range(n):
-        k = order[a]
-        keep[k] = True
-        for b in range(a):
-            other = order[b]
-            if not keep[other]:
-                continue
-            dx = x[other] - x[k]
-            dy = y[other] - y[k]
+    weight[:] = surety
+    for k in range(n):
+        for m in range(k):
+            dx = x[m] - x[k]
+            dy = y[m] - y[k]
             if dx * dx + dy * dy > radius * radius:
                 continue
-            steps = 2 * max(abs(dx), abs(dy))
-            lowest = image[y[k], x[k]]
-            for t in range(1, steps):
-                i = int(np.rint(y[k] + dy * t / steps))
-                j = int(np.rint(x[k] + dx * t / steps))
-                lowest = min(lowest, image[i, j])
-            if image[y[k], x[k]] - lowest < depth:
-                keep[k] = False
-                break
+            saddle = _lowest_between(image, x[k], y[k], x[m], y[m])
+            a = image[y[k], x[k]] - saddle
+            b = image[y[m], x[m]] - saddle
+            t = (min(a, b) - low) / (high - low) if high > low else 1.0 * (min(a, b) > low)
+            if t >= 1.0:
+                continue
+            t = max(t, 0.0)
+            apart = t * t * (3.0 - 2.0 * t)
+            total = a * a + b * b
+            share = a * a / total if total > 0.0 else 0.5
+            weight[k] *= 1.0 - surety[m] * (1.0 - apart) * (1.0 - share)
+            weight[m] *= 1.0 - surety[k] * (1.0 - apart) * share

@@ -11,17 +11,19 @@ each version of the catalogue by the same code (Sheldon et al. 2020). The shear 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
 from skymill.shear._metadetect_kernels import (
     find_peaks,
-    prune_peaks,
+    judge_peaks,
     weigh_fluxes,
     weigh_moments,
 )
@@ -41,6 +43,9 @@ __all__ = [
     "estimate_shear",
     "metadetect_cell",
     "select_for_shear",
+    "shear_weights",
+    "solve_shear",
+    "sum_shapes",
 ]
 
 Float32Array = NDArray[np.float32]
@@ -48,6 +53,10 @@ Float64Array = NDArray[np.float64]
 
 # Distance to a brighter peak [widths of the target PSF] within which a saddle is asked for.
 _NEIGHBOUR = 10.0
+# Peaks with a smaller chance to be a source are left out.
+_LEAST = 1e-3
+# Grid of wave vectors on which noise levels are summed; its powers are smooth.
+_GRID = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +64,44 @@ class MetadetectOptions:
     """How sheared images are searched, measured and cut."""
 
     metacal: MetacalOptions = field(default_factory=MetacalOptions)
-    threshold: float = option(5.0, "height of a peak", unit="sigma")
-    saddle: float = option(5.0, "height of a peak over its saddle to a brighter one", unit="sigma")
+    threshold: float = option(5.0, "height at which peaks begin to count", unit="sigma")
+    full_threshold: float = option(7.0, "height from which a peak counts in full", unit="sigma")
+    saddle: float = option(
+        5.0, "height over their saddle at which two peaks begin to be two sources", unit="sigma"
+    )
+    full_saddle: float = option(
+        15.0, "height over their saddle from which two peaks are two sources", unit="sigma"
+    )
     weight_scale: float = option(1.0, "width of the weight over that of the target PSF")
-    iterations: int = option(4, "steps of the centre")
-    max_shift: float = option(3.0, "how far a centre may move from its peak", unit="pixel")
-    min_snr: float = option(12.5, "smallest signal to noise under the weight")
-    min_size_ratio: float = option(1.2, "smallest size T over that of the PSF")
+    iterations: int = option(20, "most steps of the centre")
+    max_shift: float = option(
+        3.0, "how far a centre may move from its peak; from half of it weights fall", unit="pixel"
+    )
+    min_snr: float = option(10.0, "signal to noise under the weight at which weights are zero")
+    full_snr: float = option(15.0, "signal to noise from which the ramp of the weights is one")
+    min_size_ratio: float = option(1.1, "size T over that of the PSF at which weights are zero")
+    full_size_ratio: float = option(1.3, "size over that of the PSF from which the ramp is one")
+    large_size_ratio: float = option(1.7, "size over that of the PSF from which weights fall")
+    max_size_ratio: float = option(1.9, "size at which they are zero; 2 is a flat patch of light")
+    shape_noise: float = option(0.2, "scatter of e of galaxies without noise; 0: no weighting")
+    error_scale: float = option(1.0, "error of e times signal to noise")
 
     def __post_init__(self) -> None:
         check_range(self, "threshold", low=0.0, low_open=True)
+        check_range(self, "full_threshold", low=self.threshold)
         check_range(self, "saddle", low=0.0)
+        check_range(self, "full_saddle", low=self.saddle)
         check_range(self, "weight_scale", low=0.5, high=4.0)
         check_range(self, "iterations", low=0, high=50)
         check_range(self, "max_shift", low=0.5)
         check_range(self, "min_snr", low=0.0)
+        check_range(self, "full_snr", low=self.min_snr)
         check_range(self, "min_size_ratio", low=0.0)
+        check_range(self, "full_size_ratio", low=self.min_size_ratio)
+        check_range(self, "large_size_ratio", low=self.full_size_ratio)
+        check_range(self, "max_size_ratio", low=self.large_size_ratio)
+        check_range(self, "shape_noise", low=0.0)
+        check_range(self, "error_scale", low=0.0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +115,7 @@ class ShearEstimate:
     response, response_err : (2, 2) float64
         Response R_ij and its jackknife error.
     n : int
-        Galaxies of the unsheared catalogue that passed the cuts.
+        Galaxies of the unsheared catalogue that have a weight.
     """
 
     g1: float
@@ -139,7 +170,8 @@ def metadetect_cell(
     -------
     dict of str to Table
         For each of the types: ``x``, ``y`` [pixel of the cell, with the shear undone],
-        ``e1``, ``e2``, ``size_ratio``, ``snr``, ``flags`` and ``{band}_flux``,
+        ``e1``, ``e2``, ``size_ratio``, ``snr``, ``detection`` (0 to 1: how far the peak
+        counts as a source of its own), ``flags`` and ``{band}_flux``,
         ``{band}_flux_err`` [nJy]: of a point source; the light of a larger one beyond the weight
         is missing, in all bands alike.
 
@@ -149,52 +181,112 @@ def metadetect_cell(
         If the shapes do not fit, a band is not there, or a variance is not positive.
     """
     options = options or MetadetectOptions()
+    _check_bands(variances, bands, shear_bands)
     used = np.array([b in (shear_bands or bands) for b in bands])
-    if shear_bands is not None and not set(shear_bands) <= set(bands):
-        raise DataError(f"shear_bands {shear_bands} are not all among the bands {bands}")
-    if not (np.asarray(variances) > 0).all():
-        raise DataError("metadetection needs a positive variance in every band of the cell")
-    sigma = target_sigma(psfs, options.metacal)
+    size = images.shape[1]
     spectra = spectra or (None,) * len(bands)
+    plan = _plan(psfs, np.asarray(variances, np.float64), used, spectra, options)
+    if size < 2 * np.ceil(4 * plan.widths.max()) + 5:
+        raise DataError(
+            f"a cell of {size} pixels is too small for a weight of {plan.widths.max():.1f} pixels"
+        )
     versions: dict[str, list[Float32Array]] = {name: [] for name in types}
     for k, spectrum in enumerate(spectra):
         sheared = metacal(
-            images[k], noises[k], psfs[k], sigma=sigma, spectrum=spectrum, types=types,
+            images[k], noises[k], psfs[k], sigma=plan.sigmas[k], spectrum=spectrum, types=types,
             options=options.metacal,
         )  # fmt: skip
         for name, image in sheared.items():
             versions[name].append(image)
-    weight = np.where(used, 1.0 / np.asarray(variances, np.float64), 0.0)
-    weight = (weight / weight.sum()).astype(np.float32)
+    return {
+        name: _measure(name, versions[name], plan, bands=bands, margin=margin, options=options)
+        for name in types
+    }
+
+
+def _check_bands(
+    variances: Float32Array, bands: tuple[str, ...], shear_bands: tuple[str, ...] | None
+) -> None:
+    if shear_bands is not None and not set(shear_bands) <= set(bands):
+        raise DataError(f"shear_bands {shear_bands} are not all among the bands {bands}")
+    if not (np.asarray(variances) > 0).all():
+        raise DataError("metadetection needs a positive variance in every band of the cell")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is the same for every version of a cell.
+
+    sigmas, widths: of the target PSF and of the flux weight of each band; weight: of each band in
+    the sum that is searched; pixel_noise: of that sum; flux_noise: under the weight, of the sum
+    and of each band.
+    """
+
+    sigmas: Float64Array
+    widths: Float64Array
+    weight: Float32Array
+    sigma: float
+    width: float
+    pixel_noise: float
+    flux_noise: Float64Array
+
+
+def _plan(
+    psfs: Float32Array,
+    variances: Float64Array,
+    used: NDArray[np.bool_],
+    spectra: tuple[Spectrum | None, ...],
+    options: MetadetectOptions,
+) -> _Plan:
+    """Target PSFs, weights and noise levels.
+
+    The bands that are searched share one target. A band of worse seeing among the others has its
+    own, and a narrower weight, so that weight and PSF together are as wide in every band: then all
+    see the same part of a galaxy.
+    """
+    sigma = target_sigma(psfs[used], options.metacal)
     width = options.weight_scale * sigma
-    size = images.shape[1]
-    if size < 2 * np.ceil(4 * width) + 5:
-        raise DataError(f"a cell of {size} pixels is too small for a weight of {width:.1f} pixels")
+    sigmas, widths = np.full(len(psfs), sigma), np.full(len(psfs), width)
+    for k in np.flatnonzero(~used):
+        sigmas[k] = max(sigma, target_sigma(psfs[k : k + 1], options.metacal))
+        widths[k] = np.sqrt(max(sigma**2 + width**2 - sigmas[k] ** 2, (0.5 * width) ** 2))
+    weight = np.where(used, 1.0 / variances, 0.0)
+    weight /= weight.sum()
     power = [
-        variances[k] * _noise_power(psfs[k], sigma, spectra[k], size) for k in range(len(bands))
+        variances[k] * _noise_power(psfs[k], float(sigmas[k]), spectra[k]) for k in range(len(psfs))
     ]
-    total = np.tensordot(weight.astype(np.float64) ** 2, np.array(power), 1)
-    pixel_noise = float(np.sqrt(total.mean()))
-    flux_noise = np.array([_flux_noise(p, width) for p in (total, *power)])
-    out: dict[str, Table] = {}
-    for name in types:
-        out[name] = _measure(
-            name, np.array(versions[name]), weight, pixel_noise, flux_noise, sigma,
-            bands=bands, margin=margin, options=options,
-        )  # fmt: skip
-    return out
+    total = sum(w * w * p for w, p in zip(weight, power, strict=True) if w > 0)
+    flux_noise = [_flux_noise(np.asarray(total), width)]
+    flux_noise += [_flux_noise(p, float(w)) for p, w in zip(power, widths, strict=True)]
+    return _Plan(
+        sigmas, widths, weight.astype(np.float32), sigma, width,
+        float(np.sqrt(np.mean(total))), np.array(flux_noise),
+    )  # fmt: skip
 
 
-def _noise_power(
-    psf: Float32Array, sigma: float, spectrum: Spectrum | None, size: int
-) -> Float64Array:
-    """Power (size, size) of noise of unit variance in the unsheared image, turned noise added."""
-    k = 2 * np.pi * np.fft.fftfreq(size)
-    transform = np.abs(np.fft.fft2(psf, (size, size))) ** 2
-    target = np.exp(-(sigma**2) * (k[:, None] ** 2 + k[None, :] ** 2))
+@functools.lru_cache(maxsize=32)
+def _spectrum_grid(spectrum: Spectrum) -> Float64Array:
+    return np.asarray(spectrum(*_wave_vectors()), np.float64)
+
+
+@functools.cache
+def _wave_vectors() -> tuple[Float64Array, Float64Array]:
+    k = 2 * np.pi * np.fft.fftfreq(_GRID)
+    return tuple(np.meshgrid(k, k))  # type: ignore[return-value]
+
+
+def _noise_power(psf: Float32Array, sigma: float, spectrum: Spectrum | None) -> Float64Array:
+    """Power of noise of unit variance in the unsheared image, turned noise added."""
+    kx, ky = _wave_vectors()
+    size = psf.shape[0]
+    if size > _GRID:
+        cut = (size - _GRID) // 2 + 1
+        psf = psf[cut:-cut, cut:-cut]
+    transform = np.abs(np.fft.fft2(psf, (_GRID, _GRID))) ** 2
+    target = np.exp(-(sigma**2) * (kx**2 + ky**2))
     power = target / np.maximum(transform, 1e-12 * transform[0, 0])
     if spectrum is not None:
-        power = power * spectrum(*np.meshgrid(k, k))
+        power = power * _spectrum_grid(spectrum)
     # A quarter turn takes [ky, kx] to [kx, -ky].
     turned = np.roll(power.T[::-1, :], 1, axis=0)
     return np.asarray(power + turned, np.float64)
@@ -202,111 +294,202 @@ def _noise_power(
 
 def _flux_noise(power: Float64Array, width: float) -> float:
     """Scatter of the weighted flux of noise."""
-    k = 2 * np.pi * np.fft.fftfreq(len(power))
-    weight = np.exp(-(width**2) * (k[:, None] ** 2 + k[None, :] ** 2))
+    kx, ky = _wave_vectors()
     # Of sum(w noise) / sum(w^2), with the transform 2 pi width^2 exp(-width^2 k^2 / 2) of w.
-    return float(np.sqrt(4.0 * (power * weight).mean()))
+    return float(np.sqrt(4.0 * (power * np.exp(-(width**2) * (kx**2 + ky**2))).mean()))
+
+
+def _search(
+    total: Float32Array, plan: _Plan, options: MetadetectOptions
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Positions of peaks, and how surely each is a source of its own (0 to 1)."""
+    capacity = total.size // 9 + 1
+    px, py = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    noise = plan.pixel_noise
+    n = find_peaks(total, np.float32(options.threshold * noise), 2, px, py)
+    px, py = px[:n], py[:n]
+    weight = np.empty(n)
+    low, high = options.saddle * noise, options.full_saddle * noise
+    surety = _ramp(total[py, px] / noise, options.threshold, options.full_threshold)
+    judge_peaks(total, px, py, surety, low, high, _NEIGHBOUR * plan.sigma, weight)
+    keep = weight > _LEAST
+    return px[keep].astype(np.float64), py[keep].astype(np.float64), weight[keep]
 
 
 def _measure(
     name: str,
-    planes: Float32Array,
-    weight: Float32Array,
-    pixel_noise: float,
-    flux_noise: Float64Array,
-    sigma: float,
+    planes: list[Float32Array],
+    plan: _Plan,
     *,
     bands: tuple[str, ...],
     margin: int,
     options: MetadetectOptions,
 ) -> Table:
-    total = np.tensordot(weight, planes, 1).astype(np.float32)
-    width = options.weight_scale * sigma
-    capacity = total.size // 9 + 1
-    px, py = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-    n = find_peaks(total, np.float32(options.threshold * pixel_noise), 2, px, py)
-    px, py = px[:n], py[:n]
-    order = np.argsort(-total[py, px], kind="stable")
-    keep = np.zeros(n, bool)
-    depth = np.float32(options.saddle * pixel_noise)
-    prune_peaks(total, px, py, order, depth, _NEIGHBOUR * sigma, keep)
-    x, y = px[keep].astype(np.float64), py[keep].astype(np.float64)
-    n = x.size
-    moments = np.empty((n, 7))
-    weigh_moments(total, x, y, width, options.iterations, options.max_shift, moments)
-    flux, mxx, myy, mxy = (moments[:, c] for c in (0, 3, 4, 5))
-    size = mxx + myy
-    # A round Gaussian of the target's width under this weight: 1/T = 1/T_w + 1/T_psf.
-    psf_size = 2.0 / (1.0 / sigma**2 + 1.0 / width**2)
-    good = (moments[:, 6] > 0) & (size > 0)
-    safe = np.where(good, size, 1.0)
+    total = np.zeros_like(planes[0])
+    for weight, plane in zip(plan.weight, planes, strict=True):
+        if weight > 0:
+            total += weight * plane
+    x, y, detection = _search(total, plan, options)
+    moments = np.empty((x.size, 7))
+    weigh_moments(total, x, y, plan.width, options.iterations, options.max_shift, moments)
+    moved = np.hypot(moments[:, 1] - x, moments[:, 2] - y) / options.max_shift
+    detection *= 1.0 - _ramp(moved, 0.5, 1.0)
     half = total.shape[0] // 2
     step = options.metacal.step
     back = np.linalg.inv(shear_matrix(*(step * d for d in SHEAR_TYPES[name])))
     place = back @ np.array([moments[:, 1] - half, moments[:, 2] - half]) + half
     inside = ((place >= margin - 0.5) & (place < total.shape[0] - margin - 0.5)).all(axis=0)
-    table = Table(
-        {
-            "x": place[0],
-            "y": place[1],
-            "e1": np.where(good, (mxx - myy) / safe, 0.0),
-            "e2": np.where(good, 2 * mxy / safe, 0.0),
-            "size_ratio": np.where(good, size / psf_size, 0.0),
-            "snr": flux / flux_noise[0],
-            "flags": np.where(good, 0, 1).astype(np.int32),
-        }
-    )
+    moments, place, detection = moments[inside], place[:, inside], detection[inside]
+    flux, mxx, myy, mxy = (moments[:, c] for c in (0, 3, 4, 5))
+    size = mxx + myy
+    # A round Gaussian of the target's width under this weight: 1/T = 1/T_w + 1/T_psf.
+    psf_size = 2.0 / (1.0 / plan.sigma**2 + 1.0 / plan.width**2)
+    good = (moments[:, 6] > 0) & (size > 0)
+    safe = np.where(good, size, 1.0)
+    columns = {
+        "x": place[0],
+        "y": place[1],
+        "e1": np.where(good, (mxx - myy) / safe, 0.0),
+        "e2": np.where(good, 2 * mxy / safe, 0.0),
+        "size_ratio": np.where(good, size / psf_size, 0.0),
+        "snr": flux / plan.flux_noise[0],
+        "detection": detection,
+        "flags": np.where(good, 0, 1).astype(np.int32),
+    }
     # From the amplitude of the weight to the flux of a point source with it.
-    scale = np.pi * (width**2 + sigma**2)
+    scale = np.pi * (plan.width**2 + plan.sigma**2)
     for k, band in enumerate(bands):
-        value = np.empty(n)
-        weigh_fluxes(planes[k], moments[:, 1], moments[:, 2], width, value)
-        table[f"{band}_flux"] = scale * value
-        table[f"{band}_flux_err"] = np.full(n, scale * flux_noise[1 + k])
-    table.meta.update(sigma=sigma, width=width)
-    return table[inside]
+        value = np.empty(len(moments))
+        weigh_fluxes(planes[k], moments[:, 1], moments[:, 2], plan.widths[k], value)
+        columns[f"{band}_flux"] = scale * value
+        columns[f"{band}_flux_err"] = np.full(len(moments), scale * plan.flux_noise[1 + k])
+    return Table(columns, meta={"sigma": plan.sigma, "width": plan.width}, copy=False)
 
 
-def select_for_shear(table: Table, options: MetadetectOptions | None = None) -> NDArray[np.bool_]:
-    """Which sources count; the same cut for every version of the catalogue.
+def _ramp(value: Float64Array, low: float, high: float) -> Float64Array:
+    """0 below ``low``, 1 above ``high``, smooth between."""
+    if high <= low:
+        return np.asarray(value > low, np.float64)
+    t = np.clip((value - low) / (high - low), 0.0, 1.0)
+    return np.asarray(t * t * (3.0 - 2.0 * t))
+
+
+def shear_weights(table: Table, options: MetadetectOptions | None = None) -> Float64Array:
+    """Weight of each source in the mean shape; the same rule for every version of the catalogue.
+
+    A galaxy that crosses a cut between two versions counts with its whole shape, over an applied
+    shear of 0.02: hard cuts make most of the noise of the response. Here weights rise smoothly
+    from zero. Their response to shear is part of that of the mean shape, as that of a cut would be.
 
     Parameters
     ----------
     table : Table
         One of the catalogues of `metadetect_cell`.
     options : MetadetectOptions, optional
-        The cuts.
+        Ends of the ramps, shape noise.
+
+    Returns
+    -------
+    (n,) float64
+        ``detection ramp(snr) ramp(size_ratio) / (1 + (error_scale / snr / shape_noise)^2)``; zero
+        for sources that do not count.
+    """
+    options = options or MetadetectOptions()
+    snr, size = (np.asarray(table[name], np.float64) for name in ("snr", "size_ratio"))
+    weight = _ramp(snr, options.min_snr, options.full_snr) * np.asarray(table["detection"])
+    weight *= _ramp(size, options.min_size_ratio, options.full_size_ratio)
+    weight *= 1.0 - _ramp(size, options.large_size_ratio, options.max_size_ratio)
+    if options.shape_noise > 0:
+        error = options.error_scale / np.maximum(snr, 1e-3)
+        weight /= 1.0 + (error / options.shape_noise) ** 2
+    return np.where(np.asarray(table["flags"]) == 0, weight, 0.0)
+
+
+def select_for_shear(table: Table, options: MetadetectOptions | None = None) -> NDArray[np.bool_]:
+    """Which sources have a weight.
+
+    Parameters
+    ----------
+    table : Table
+        One of the catalogues of `metadetect_cell`.
+    options : MetadetectOptions, optional
+        Ends of the ramps.
 
     Returns
     -------
     (n,) bool
         True for sources that enter the mean shape.
     """
-    options = options or MetadetectOptions()
-    return np.asarray(
-        (table["flags"] == 0)
-        & (table["snr"] > options.min_snr)
-        & (table["size_ratio"] > options.min_size_ratio)
-    )
+    return shear_weights(table, options) > 0
 
 
-def _sums(
-    catalogues: dict[str, Table], cell: str, options: MetadetectOptions, cells: NDArray[np.int64]
+def sum_shapes(
+    catalogues: dict[str, Table],
+    *,
+    options: MetadetectOptions | None = None,
+    weigh: Callable[[Table], Float64Array] | None = None,
 ) -> Float64Array:
-    """Sums of 1, e1, e2 per cell and version, (n_cell, 5, 3)."""
-    out = np.zeros((cells.size, len(SHEAR_TYPES), 3))
+    """What a mean shear is made of; sums of several cells or clusters may be added.
+
+    Parameters
+    ----------
+    catalogues : dict of str to Table
+        For each of `SHEAR_TYPES` the sources.
+    options : MetadetectOptions, optional
+        Weights.
+    weigh : callable, optional
+        Weights of a table's rows instead of `shear_weights`.
+
+    Returns
+    -------
+    (5, 4) float64
+        For each of `SHEAR_TYPES`: sums of w, w e1, w e2, and the number with w > 0.
+    """
+    weigh = weigh or functools.partial(shear_weights, options=options)
+    out = np.zeros((len(SHEAR_TYPES), 4))
     for k, name in enumerate(SHEAR_TYPES):
         table = catalogues[name]
-        chosen = table[select_for_shear(table, options)]
-        index = np.searchsorted(cells, chosen[cell])
-        for c, value in enumerate((np.ones(len(chosen)), chosen["e1"], chosen["e2"])):
+        w = np.asarray(weigh(table), np.float64)
+        out[k] = w.sum(), w @ np.asarray(table["e1"]), w @ np.asarray(table["e2"]), (w > 0).sum()
+    return out
+
+
+def _sums_by_cell(
+    catalogues: dict[str, Table], cell: str, weigh: Callable[[Table], Float64Array]
+) -> Float64Array:
+    """The sums of `sum_shapes` for each cell, (n_cell, 5, 4)."""
+    cells = np.unique(np.concatenate([np.asarray(t[cell]) for t in catalogues.values()]))
+    out = np.zeros((cells.size, len(SHEAR_TYPES), 4))
+    for k, name in enumerate(SHEAR_TYPES):
+        table = catalogues[name]
+        weight = np.asarray(weigh(table), np.float64)
+        index = np.searchsorted(cells, np.asarray(table[cell]))
+        for c, value in enumerate((weight, weight * table["e1"], weight * table["e2"], weight > 0)):
             out[:, k, c] = np.bincount(index, value, minlength=cells.size)
     return out
 
 
-def _solve(sums: Float64Array, step: float) -> tuple[Float64Array, Float64Array]:
-    """Shears (..., 2) and responses (..., 2, 2) from sums (..., 5, 3)."""
-    mean = sums[..., 1:] / sums[..., :1]
+def solve_shear(
+    sums: Float64Array, options: MetadetectOptions | None = None
+) -> tuple[Float64Array, Float64Array]:
+    """Shear and response from the sums of `sum_shapes`.
+
+    Parameters
+    ----------
+    sums : (..., 5, 4) float64
+        Sums, of one or of many samples.
+    options : MetadetectOptions, optional
+        Applied shear.
+
+    Returns
+    -------
+    shear : (..., 2) float64
+        ``R^-1 <e>``.
+    response : (..., 2, 2) float64
+        ``R_ij = (<e_i>_j+ - <e_i>_j-) / (2 step)``.
+    """
+    step = (options or MetadetectOptions()).metacal.step
+    mean = sums[..., 1:3] / sums[..., :1]
     response = np.stack(
         [
             (mean[..., 1, :] - mean[..., 2, :]) / (2 * step),
@@ -323,6 +506,7 @@ def estimate_shear(
     cell: str | None = None,
     options: MetadetectOptions | None = None,
     max_groups: int = 200,
+    weigh: Callable[[Table], Float64Array] | None = None,
 ) -> ShearEstimate:
     """Mean shear of catalogues, with jackknife errors over cells.
 
@@ -333,9 +517,12 @@ def estimate_shear(
     cell : str, optional
         Column that numbers the cells, where one dict is given.
     options : MetadetectOptions, optional
-        Cuts and applied shear.
+        Weights and applied shear.
     max_groups : int
         Cells are joined to at most so many groups for the jackknife.
+    weigh : callable, optional
+        Weights of a table's rows instead of `shear_weights`, for further cuts; it is applied to
+        every version alike and must not know which it is.
 
     Returns
     -------
@@ -349,31 +536,24 @@ def estimate_shear(
     """
     options = options or MetadetectOptions()
     if isinstance(catalogues, list):
-        cell = "cell"
-        joined: dict[str, Table] = {}
-        for name in SHEAR_TYPES:
-            parts = []
-            for k, one in enumerate(catalogues):
-                part = one[name][["e1", "e2", "size_ratio", "snr", "flags"]]
-                part["cell"] = k
-                parts.append(part)
-            joined[name] = vstack(parts, metadata_conflicts="silent")
-        catalogues = joined
-    if cell is None:
+        sums = np.array([sum_shapes(one, options=options, weigh=weigh) for one in catalogues])
+    elif cell is None:
         raise DataError("estimate_shear needs the name of the column that numbers the cells")
-    numbers = np.unique(np.concatenate([np.asarray(t[cell]) for t in catalogues.values()]))
-    sums = _sums(catalogues, cell, options, numbers)
-    groups = np.arange(numbers.size) * min(max_groups, numbers.size) // max(numbers.size, 1)
-    if numbers.size < 2:
-        raise DataError(f"a jackknife needs at least two cells; found {numbers.size}")
+    else:
+        rule = weigh or functools.partial(shear_weights, options=options)
+        sums = _sums_by_cell(catalogues, cell, rule)
+    n = len(sums)
+    if n < 2:
+        raise DataError(f"a jackknife needs at least two cells; found {n}")
+    groups = np.arange(n) * min(max_groups, n) // n
     grouped = np.zeros((groups[-1] + 1, *sums.shape[1:]))
     np.add.at(grouped, groups, sums)
     total = grouped.sum(axis=0)
     left_out = total - grouped
     if not (left_out[..., 0] > 0).all():
         raise DataError("too few galaxies passed the cuts to find the shear's response")
-    shear, response = _solve(total, options.metacal.step)
-    shears, responses = _solve(left_out, options.metacal.step)
+    shear, response = solve_shear(total, options)
+    shears, responses = solve_shear(left_out, options)
     scale = (len(grouped) - 1) / len(grouped)
     error = np.sqrt(scale * ((shears - shears.mean(axis=0)) ** 2).sum(axis=0))
     response_error = np.sqrt(scale * ((responses - responses.mean(axis=0)) ** 2).sum(axis=0))
@@ -384,5 +564,5 @@ def estimate_shear(
         float(error[1]),
         response,
         response_error,
-        int(total[0, 0]),
+        int(total[0, 3]),
     )
