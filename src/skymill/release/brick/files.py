@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,11 +20,20 @@ from skymill.release.brick.bits import FIT_BITS, MASK_BITS, QUALITY_BITS, MaskBi
 from skymill.release.brick.coadds import BandCoadd
 from skymill.release.brick.grid import BrickGrid
 from skymill.release.brick.options import BrickOptions
-from skymill.release.columns import ReleaseColumn, table_hdu
+from skymill.release.columns import ReleaseColumn, ordered_columns
+from skymill.release.fits_bytes import (
+    Card,
+    Compression,
+    cards_of,
+    compressed_image,
+    empty_primary,
+    image_primary,
+    table,
+)
 from skymill.release.survey.layout import release_path
 
 __all__ = [
-    "brick_header",
+    "brick_cards",
     "write_blobs",
     "write_catalogue",
     "write_ccds",
@@ -37,21 +45,17 @@ __all__ = [
     "write_pictures",
 ]
 
-#: Compression of each kind of image: algorithm, step of quantization, dither. A negative step is
-#: absolute, None is lossless. Dithering of kind 2 keeps zeros.
-_COMPRESSION: dict[str, tuple[str, float | None, int]] = {
-    "image": ("RICE_1", -1e-4, 2),
-    "model": ("RICE_1", -1e-4, 2),
-    "blobmodel": ("RICE_1", -1e-4, 2),
-    "invvar": ("RICE_1", 16.0, -1),
-    "chi2": ("RICE_1", -0.1, -1),
-    "nexp": ("HCOMPRESS_1", None, -1),
-    "maskbits": ("HCOMPRESS_1", None, -1),
-    "outlier": ("HCOMPRESS_1", None, -1),
-    "depth": ("GZIP_1", 0.0, -1),
-    "galdepth": ("GZIP_1", 0.0, -1),
-    "psfsize": ("GZIP_1", 0.0, -1),
-}
+_LOSSLESS = Compression(algorithm="HCOMPRESS_1")
+_FLOATS = Compression(algorithm="GZIP_1", step=0.0)
+_PIXELS = Compression(algorithm="RICE_1", step=-1e-4, dither=2)
+#: Compression of each kind of image.
+_COMPRESSION = {
+    "image": _PIXELS, "model": _PIXELS, "blobmodel": _PIXELS,
+    "invvar": Compression(algorithm="RICE_1", step=16.0),
+    "chi2": Compression(algorithm="RICE_1", step=-0.1),
+    "nexp": _LOSSLESS, "maskbits": _LOSSLESS, "outlier": _LOSSLESS,
+    "depth": _FLOATS, "galdepth": _FLOATS, "psfsize": _FLOATS,
+}  # fmt: skip
 
 _UNITS = {
     "image": "nanomaggy", "model": "nanomaggy", "blobmodel": "nanomaggy",
@@ -69,9 +73,9 @@ _PRODUCTS = {
 _DEPTH_EDGES = np.concatenate([[0.0], 20.1 + 0.1 * np.arange(50), [100.0]])
 
 
-def brick_header(
-    grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage], *, table: bool = True
-) -> fits.Header:
+def brick_cards(
+    grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage], *, bands: bool = True
+) -> list[Card]:
     """Cards that all files of a brick share.
 
     Parameters
@@ -82,116 +86,102 @@ def brick_header(
         Options.
     images : sequence of FitImage
         Exposures.
-    table : bool
+    bands : bool
         With the cards about bands and models.
 
     Returns
     -------
-    astropy.io.fits.Header
+    list of Card
         The cards.
     """
-    header = fits.Header()
-    header["SKYMILLV"] = (skymill.__version__, "version of skymill")
-    header["SURVEY"] = ("DECaLS+BASS+MzLS", "The LegacySurveys")
-    header["DRVERSIO"] = (options.release_number, "LegacySurveys Data Release number")
-    header["OBSTYPE"] = ("object", "Observation type")
-    header["PROCTYPE"] = ("tile", "Processing type")
-    header["BRICK"] = (grid.name, "LegacySurveys brick RRRr[pm]DDd")
-    header["BRICKID"] = (grid.index, "LegacySurveys brick id")
+    cards: list[Card] = [
+        ("SKYMILLV", skymill.__version__, "version of skymill"),
+        ("SURVEY", "DECaLS+BASS+MzLS", "The LegacySurveys"),
+        ("DRVERSIO", options.release_number, "LegacySurveys Data Release number"),
+        ("OBSTYPE", "object", "Observation type"),
+        ("PROCTYPE", "tile", "Processing type"),
+        ("BRICK", grid.name, "LegacySurveys brick RRRr[pm]DDd"),
+        ("BRICKID", grid.index, "LegacySurveys brick id"),
+    ]
     if not grid.is_custom:
-        header["RAMIN"] = (grid.ra_low, "Brick RA min (deg)")
-        header["RAMAX"] = (grid.ra_high, "Brick RA max (deg)")
-        header["DECMIN"] = (grid.dec_low, "Brick Dec min (deg)")
-        header["DECMAX"] = (grid.dec_high, "Brick Dec max (deg)")
-    header["CENTRA"] = (grid.ra, "Brick center RA (deg)")
-    header["CENTDEC"] = (grid.dec, "Brick center Dec (deg)")
+        cards += [
+            ("RAMIN", grid.ra_low, "Brick RA min (deg)"),
+            ("RAMAX", grid.ra_high, "Brick RA max (deg)"),
+            ("DECMIN", grid.dec_low, "Brick Dec min (deg)"),
+            ("DECMAX", grid.dec_high, "Brick Dec max (deg)"),
+        ]
+    cards.append(("CENTRA", grid.ra, "Brick center RA (deg)"))
+    cards.append(("CENTDEC", grid.dec, "Brick center Dec (deg)"))
     for k, (ra, dec) in enumerate(zip(*grid.corners, strict=True), start=1):
-        header[f"CORN{k}RA"] = (float(ra), "Brick corner RA (deg)")
-        header[f"CORN{k}DEC"] = (float(dec), "Brick corner Dec (deg)")
-    if not table:
-        return header
+        cards.append((f"CORN{k}RA", float(ra), "Brick corner RA (deg)"))
+        cards.append((f"CORN{k}DEC", float(dec), "Brick corner Dec (deg)"))
+    if not bands:
+        return cards
     for band in options.bands:
         cameras = sorted({im.camera for im in images if im.band == band})
-        header[f"BRICK_{band.upper()}"] = (bool(cameras), f"Does band {band} touch this brick?")
-        header[f"CAMS_{band.upper()}"] = (" ".join(cameras), f"Cameras contributing band {band}")
+        cards.append(
+            (f"BRICK_{band.upper()}", bool(cameras), f"Does band {band} touch this brick?")
+        )
+        text = f"Cameras contributing band {band}"
+        cards.append((f"CAMS_{band.upper()}", " ".join(cameras), text))
     touching = [b for b in options.bands if any(im.band == b for im in images)]
-    header["BANDS"] = (",".join(touching), "Bands touching this brick")
-    header["NBANDS"] = (len(options.bands), "Number of bands in this catalog")
-    for k, band in enumerate(options.bands):
-        header[f"BAND{k}"] = (band, "Band name in this catalog")
-    for k, word in enumerate(("PSF", "REX", "DEV", "EXP", "SER")):
-        header[f"DCHISQ_{k}"] = word
-    return header
+    cards.append(("BANDS", ",".join(touching), "Bands touching this brick"))
+    cards.append(("NBANDS", len(options.bands), "Number of bands in this catalog"))
+    cards += [(f"BAND{k}", b, "Band name in this catalog") for k, b in enumerate(options.bands)]
+    words = ("PSF", "REX", "DEV", "EXP", "SER")
+    return cards + [(f"DCHISQ_{k}", word, "") for k, word in enumerate(words)]
 
 
-def _bit_cards(header: fits.Header) -> None:
+def _bit_cards() -> list[Card]:
+    cards: list[Card] = []
     for bit, (key, text) in MASK_BITS.items():
-        header[key] = (int(bit), f"maskbits: {text}"[:47])
+        cards.append((key, int(bit), f"maskbits: {text}"[:47]))
     for fit_bit, (key, text) in FIT_BITS.items():
-        header[key] = (int(fit_bit), f"fitbits: {text}"[:47])
+        cards.append((key, int(fit_bit), f"fitbits: {text}"[:47]))
     for quality, word in QUALITY_BITS.items():
-        header[f"AM_{word.upper()[:5]}"] = (int(quality), f"allmask/anymask: {word}")
+        cards.append((f"AM_{word.upper()[:5]}", int(quality), f"allmask/anymask: {word}"))
+    return cards
 
 
-def _wcs_cards(header: fits.Header, grid: BrickGrid) -> None:
+def _wcs_cards(grid: BrickGrid) -> list[Card]:
     own = grid.wcs.header
     scale = grid.pixel_scale / 3600.0
-    header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
-    for key in ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2"):
-        header[key] = own[key]
-    header["CD1_1"], header["CD1_2"], header["CD2_1"], header["CD2_2"] = -scale, 0.0, 0.0, scale
-    header["CUNIT1"], header["CUNIT2"] = "deg", "deg"
-    header["EQUINOX"] = 2000.0
-    header["RADESYS"] = "ICRS"
+    return [
+        ("CTYPE1", "RA---TAN", ""),
+        ("CTYPE2", "DEC--TAN", ""),
+        *[(key, float(own[key]), "") for key in ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")],
+        ("CD1_1", -scale, ""),
+        ("CD1_2", 0.0, ""),
+        ("CD2_1", 0.0, ""),
+        ("CD2_2", scale, ""),
+        ("CUNIT1", "deg", ""),
+        ("CUNIT2", "deg", ""),
+        ("EQUINOX", 2000.0, ""),
+        ("RADESYS", "ICRS", ""),
+    ]
 
 
-def _tile(n: int) -> int:
-    """Width of a tile: about 100, such that no rest of fewer than 4 pixels is left."""
-    width = min(100, n)
-    while 0 < n % width < 4:
-        width += 1
-    return width
-
-
-def _compressed(kind: str, data: NDArray[Any], header: fits.Header, name: str) -> fits.CompImageHDU:
-    algorithm, step, dither = _COMPRESSION[kind]
-    tile = tuple(_tile(n) for n in data.shape)
-    words: dict[str, Any] = {"compression_type": algorithm, "tile_shape": tile}
-    if algorithm == "HCOMPRESS_1":
-        words["hcomp_scale"] = 0.0
-        if min(data.shape) < 4:
-            words = {"compression_type": "GZIP_1", "tile_shape": tile}
-    elif step == 0.0:
-        words["quantize_level"] = 0.0
-    elif step is not None:
-        words |= {"quantize_level": step, "quantize_method": dither}
-        if dither > 0:
-            words["dither_seed"] = -1
-    return fits.CompImageHDU(np.ascontiguousarray(data), header=header, name=name, **words)
-
-
-def _write(path: Path, hdus: list[Any]) -> Path:
-    with atomic_path(path) as draft:
-        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(draft, checksum=False)
+def _write(path: Path, parts: Sequence[bytes]) -> Path:
+    with atomic_path(path) as draft, draft.open("wb") as file:
+        file.writelines(parts)
     return path
 
 
-def _band_header(
-    base: fits.Header, grid: BrickGrid, images: Sequence[FitImage], band: str, kind: str
-) -> fits.Header:
-    header = base.copy()
-    _wcs_cards(header, grid)
-    times = [im.mjd for im in images if im.band == band]
-    header["FILTER"] = band
-    header["MJD_MIN"], header["MJD_MAX"] = (min(times), max(times)) if times else (0.0, 0.0)
-    header["MJD_MEAN"] = float(np.mean(times)) if times else 0.0
-    header["IMTYPE"] = (kind, "LegacySurveys image type")
-    header["PRODTYPE"] = _PRODUCTS.get(kind, kind)
+def _band_cards(images: Sequence[FitImage], band: str, kind: str) -> list[Card]:
+    times = [im.mjd for im in images if im.band == band] or [0.0]
+    cards: list[Card] = [
+        ("FILTER", band, ""),
+        ("MJD_MIN", float(min(times)), ""),
+        ("MJD_MAX", float(max(times)), ""),
+        ("MJD_MEAN", float(np.mean(times)), ""),
+        ("IMTYPE", kind, "LegacySurveys image type"),
+        ("PRODTYPE", _PRODUCTS.get(kind, kind), ""),
+    ]
     if kind in ("image", "model", "blobmodel"):
-        header["MAGZERO"] = 22.5
+        cards.append(("MAGZERO", 22.5, ""))
     if kind in _UNITS:
-        header["BUNIT"] = _UNITS[kind]
-    return header
+        cards.append(("BUNIT", _UNITS[kind], ""))
+    return cards
 
 
 def write_coadds(
@@ -221,7 +211,7 @@ def write_coadds(
     list of Path
         The files.
     """
-    base = brick_header(grid, options, images, table=False)
+    base = brick_cards(grid, options, images, bands=False) + _wcs_cards(grid)
     out = []
     for band, coadd in coadds.items():
         planes: dict[str, NDArray[Any]] = {
@@ -230,11 +220,13 @@ def write_coadds(
             "galdepth": coadd.galaxy_depth, "nexp": coadd.n_exposures, "psfsize": coadd.psf_size,
         }  # fmt: skip
         for kind, data in planes.items():
-            header = _band_header(base, grid, images, band, kind)
-            header[f"COSKY_{band.upper()}"] = (float(sky.get(band, 0.0)), "sky subtracted")
+            level: Card = (f"COSKY_{band.upper()}", float(sky.get(band, 0.0)), "sky subtracted")
+            image = compressed_image(
+                data, _COMPRESSION[kind], name=f"{kind.upper()}_{band}",
+                cards=[*base, *_band_cards(images, band, kind), level],
+            )  # fmt: skip
             path = release_path(options.out_dir, kind, brick=grid.name, band=band)
-            hdu = _compressed(kind, data, header, f"{kind.upper()}_{band}")
-            out.append(_write(path, [hdu]))
+            out.append(_write(path, [empty_primary(), image]))
     return out
 
 
@@ -259,14 +251,14 @@ def write_maskbits(
     Path
         The file.
     """
-    header = brick_header(grid, options, images)
-    _bit_cards(header)
-    for bit in MaskBit:
-        header[f"MBIT_{int(bit).bit_length() - 1}"] = bit.name
-    _wcs_cards(header, grid)
-    header["IMTYPE"] = ("maskbits", "LegacySurveys image type")
+    names: list[Card] = [(f"MBIT_{int(b).bit_length() - 1}", str(b.name), "") for b in MaskBit]
+    cards = [
+        *brick_cards(grid, options, images), *_bit_cards(), *names, *_wcs_cards(grid),
+        ("IMTYPE", "maskbits", "LegacySurveys image type"),
+    ]  # fmt: skip
     path = release_path(options.out_dir, "maskbits", brick=grid.name)
-    return _write(path, [_compressed("maskbits", bits, header, "MASKBITS")])
+    image = compressed_image(bits, _COMPRESSION["maskbits"], name="MASKBITS", cards=cards)
+    return _write(path, [empty_primary(), image])
 
 
 def write_outliers(
@@ -293,16 +285,21 @@ def write_outliers(
     Path
         The file.
     """
-    hdus: list[Any] = []
+    parts = [empty_primary()]
     for image, mask in zip(images, masks, strict=True):
-        header = image.wcs.header
-        header["IMTYPE"] = ("outlier_mask", "LegacySurveys image type")
-        header["CAMERA"], header["EXPNUM"] = image.camera, image.exposure
-        header["CCDNAME"] = image.ccd
-        header["X0"], header["Y0"] = image.x0, image.y0
+        cards: list[Card] = [
+            *cards_of(image.wcs.header),
+            ("IMTYPE", "outlier_mask", "LegacySurveys image type"),
+            ("CAMERA", image.camera, ""),
+            ("EXPNUM", image.exposure, ""),
+            ("CCDNAME", image.ccd, ""),
+            ("X0", image.x0, ""),
+            ("Y0", image.y0, ""),
+        ]
         name = f"MASK-{image.camera}-{image.exposure}-{image.ccd}"
-        hdus.append(_compressed("outlier", mask.astype(np.uint8), header, name))
-    return _write(release_path(options.out_dir, "outlier-mask", brick=grid.name), hdus)
+        pixels = mask.astype(np.uint8)
+        parts.append(compressed_image(pixels, _COMPRESSION["outlier"], name=name, cards=cards))
+    return _write(release_path(options.out_dir, "outlier-mask", brick=grid.name), parts)
 
 
 def write_blobs(
@@ -326,9 +323,10 @@ def write_blobs(
     Path
         The file.
     """
-    header = brick_header(grid, options, images)
-    _wcs_cards(header, grid)
-    header["IMTYPE"] = ("blobmap", "LegacySurveys image type")
+    cards = [
+        *brick_cards(grid, options, images), *_wcs_cards(grid),
+        ("IMTYPE", "blobmap", "LegacySurveys image type"),
+    ]  # fmt: skip
     path = release_path(options.out_dir, "blobs", brick=grid.name)
     # Without name and time in it, equal maps make equal files.
     with (
@@ -336,7 +334,7 @@ def write_blobs(
         draft.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file,
     ):
-        fits.PrimaryHDU(blobs, header=header).writeto(file)
+        file.write(image_primary(blobs, cards))
     return path
 
 
@@ -360,10 +358,10 @@ def write_depth_table(
         The file.
     """
     primary = grid.primary_pixels()
-    columns = [
-        fits.Column("depthlo", "E", array=_DEPTH_EDGES[:-2].astype(np.float32)),
-        fits.Column("depthhi", "E", array=np.append(_DEPTH_EDGES[1:-2], 100).astype(np.float32)),
-    ]
+    columns: dict[str, NDArray[Any]] = {
+        "depthlo": _DEPTH_EDGES[:-2].astype(np.float32),
+        "depthhi": np.append(_DEPTH_EDGES[1:-2], 100).astype(np.float32),
+    }
     edges = np.append(_DEPTH_EDGES[:-2], 100.0)
     for band in options.bands:
         coadd = coadds.get(band)
@@ -377,19 +375,19 @@ def write_depth_table(
                 with np.errstate(divide="ignore"):
                     depth = np.where(values > 0, 22.5 - 2.5 * np.log10(5.0 / np.sqrt(values)), 0.0)
                 counts = np.histogram(np.clip(depth, 0, 99.9), edges)[0].astype(np.int32)
-            columns.append(fits.Column(f"counts_{word}_{band}", "J", array=counts))
+            columns[f"counts_{word}_{band}"] = counts
     path = release_path(options.out_dir, "depth-table", brick=grid.name)
-    return _write(path, [fits.BinTableHDU.from_columns(columns, name="DEPTH")])
+    return _write(path, [empty_primary(), table(columns, name="DEPTH")])
 
 
 def write_ccds(
-    table: Table, grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]
+    ccds: Table, grid: BrickGrid, options: BrickOptions, images: Sequence[FitImage]
 ) -> Path:
     """Write the rows of survey-ccds of the exposures that were used.
 
     Parameters
     ----------
-    table : Table
+    ccds : Table
         Rows of survey-ccds.
     grid : BrickGrid
         The brick.
@@ -403,15 +401,12 @@ def write_ccds(
     Path
         The file.
     """
-    own = Table(table, copy=True)
-    own.meta.clear()
-    for name in own.colnames:
-        if own[name].dtype.kind == "U":
-            own[name] = np.asarray(own[name]).astype("S")
-    hdu = fits.table_to_hdu(own)
-    hdu.name = "CCDS"
-    hdu.header.extend(brick_header(grid, options, images), update=True)
-    return _write(release_path(options.out_dir, "ccds", brick=grid.name), [hdu])
+    units = {name: str(ccds[name].unit) for name in ccds.colnames if ccds[name].unit is not None}
+    hdu = table(
+        {name: np.asarray(ccds[name]) for name in ccds.colnames},
+        name="CCDS", units=units, cards=brick_cards(grid, options, images),
+    )  # fmt: skip
+    return _write(release_path(options.out_dir, "ccds", brick=grid.name), [empty_primary(), hdu])
 
 
 def write_catalogue(
@@ -440,14 +435,14 @@ def write_catalogue(
     Path
         The file.
     """
-    header = brick_header(grid, options, images)
-    _bit_cards(header)
+    cards = brick_cards(grid, options, images) + _bit_cards()
+    hdu = table(
+        ordered_columns(columns, values, name="CATALOG"),
+        name="CATALOG",
+        units={c.name: c.unit for c in columns if c.unit},
+    )
     path = release_path(options.out_dir, kind, brick=grid.name)
-    with atomic_path(path) as draft:
-        fits.HDUList(
-            [fits.PrimaryHDU(header=header), table_hdu(columns, values, name="CATALOG")]
-        ).writeto(draft)
-    return path
+    return _write(path, [empty_primary(cards), hdu])
 
 
 def write_pictures(

@@ -10,17 +10,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError, MissingInputError
 
-__all__ = ["ReleaseColumn", "columns_of", "table_hdu", "zero_columns"]
-
-_FORMATS = {
-    "bool": "L", "uint8": "B", "int16": "I", "int32": "J", "int64": "K", "float32": "E",
-    "float64": "D",
-}  # fmt: skip
+__all__ = ["ReleaseColumn", "columns_of", "ordered_columns", "zero_columns"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +26,6 @@ class ReleaseColumn:
     description: str
     unit: str = ""
     shape: tuple[int, ...] = ()
-
-    @property
-    def format(self) -> str:
-        """FITS format such as ``8E``; text is sized when it is written."""
-        if self.dtype.startswith("S"):
-            return f"{self.dtype[1:]}A"
-        count = str(self.shape[0]) if self.shape else ""
-        return count + _FORMATS[self.dtype]
 
 
 @functools.cache
@@ -100,40 +86,34 @@ def zero_columns(columns: Sequence[ReleaseColumn], n: int) -> dict[str, NDArray[
     return {c.name: np.zeros((n, *c.shape), c.dtype) for c in columns}
 
 
-def table_hdu(
-    columns: Sequence[ReleaseColumn],
-    values: Mapping[str, NDArray[Any]],
-    *,
-    name: str,
-    header: fits.Header | None = None,
-) -> fits.BinTableHDU:
-    """A FITS table of exactly these columns.
+def ordered_columns(
+    columns: Sequence[ReleaseColumn], values: Mapping[str, NDArray[Any]], *, name: str
+) -> dict[str, NDArray[Any]]:
+    """Exactly these columns in their order and types, ready for a file.
 
     Parameters
     ----------
     columns : sequence of ReleaseColumn
         In their order.
     values : mapping of str to array
-        A column each.
+        A column each; others are ignored.
     name : str
-        ``EXTNAME``.
-    header : astropy.io.fits.Header, optional
-        More cards.
+        Name of the table, for messages.
 
     Returns
     -------
-    astropy.io.fits.BinTableHDU
-        The table.
+    dict of str to array
+        By name. Text is as long as its longest word, at least as the releases have it.
 
     Raises
     ------
     DataError
-        If a column is missing, or its shape or kind is wrong.
+        If a column is missing, or its shape is wrong.
     """
     missing = [c.name for c in columns if c.name not in values]
     if missing:
         raise DataError(f"the table {name} lacks the column {', '.join(missing)}")
-    out = []
+    out = {}
     for column in columns:
         array = np.asarray(values[column.name])
         if array.shape[1:] != column.shape:
@@ -141,12 +121,10 @@ def table_hdu(
                 f"the column {column.name} of {name} must have the shape {column.shape} in each "
                 f"row; got {array.shape[1:]}"
             )
-        kind = column.format
         if column.dtype.startswith("S"):
-            array = array.astype("S")
-            # Text is as long as its longest word, at least as the releases have it.
-            kind = f"{max(1, int(column.dtype[1:]), array.dtype.itemsize)}A"
+            words = array.astype("S")
+            width = max(1, int(column.dtype[1:]), words.dtype.itemsize)
+            out[column.name] = words.astype(f"S{width}")
         else:
-            array = array.astype(column.dtype)
-        out.append(fits.Column(column.name, format=kind, unit=column.unit or None, array=array))
-    return fits.BinTableHDU.from_columns(out, header=header, name=name)
+            out[column.name] = array.astype(column.dtype)
+    return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from astropy.io import fits
 
 from skymill.data.errors import DataError
-from skymill.release.columns import columns_of, table_hdu, zero_columns
+from skymill.release.columns import columns_of, ordered_columns, zero_columns
+from skymill.release.fits_bytes import empty_primary, table
 
 
 def _published(path: Path) -> list[tuple[str, str, str | None]]:
@@ -21,8 +23,11 @@ def _published(path: Path) -> list[tuple[str, str, str | None]]:
 
 def _ours(name: str) -> list[tuple[str, str, str | None]]:
     columns = columns_of(name)
-    hdu = table_hdu(columns, zero_columns(columns, 2), name="CATALOG")
-    return [(c.name, c.format.removeprefix("1"), c.unit) for c in hdu.columns]
+    values = ordered_columns(columns, zero_columns(columns, 2), name="CATALOG")
+    units = {c.name: c.unit for c in columns if c.unit}
+    file = io.BytesIO(empty_primary() + table(values, name="CATALOG", units=units))
+    with fits.open(file) as hdus:
+        return [(c.name, c.format.removeprefix("1"), c.unit) for c in hdus[1].columns]
 
 
 @pytest.mark.parametrize("case", ["testcase3", "testcase6", "mzlsbass2"])
@@ -53,7 +58,7 @@ def test_a_missing_column_or_a_wrong_shape_is_told() -> None:
     columns = columns_of("tractor")
     values = zero_columns(columns, 1)
     with pytest.raises(DataError, match=r"apflux_g .* must have the shape"):
-        table_hdu(columns, values | {"apflux_g": np.zeros((1, 7))}, name="CATALOG")
+        ordered_columns(columns, values | {"apflux_g": np.zeros((1, 7))}, name="CATALOG")
     values.pop("flux_z")
     with pytest.raises(DataError, match="lacks the column flux_z"):
-        table_hdu(columns, values, name="CATALOG")
+        ordered_columns(columns, values, name="CATALOG")
