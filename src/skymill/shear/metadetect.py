@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
+from scipy import fft
 
 from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
@@ -64,13 +65,13 @@ class MetadetectOptions:
     """How sheared images are searched, measured and cut."""
 
     metacal: MetacalOptions = field(default_factory=MetacalOptions)
-    threshold: float = option(5.0, "height at which peaks begin to count", unit="sigma")
-    full_threshold: float = option(7.0, "height from which a peak counts in full", unit="sigma")
+    threshold: float = option(5.0, "signal to noise at which peaks begin to count")
+    full_threshold: float = option(7.0, "signal to noise from which they count in full")
     saddle: float = option(
-        5.0, "height over their saddle at which two peaks begin to be two sources", unit="sigma"
+        5.0, "signal to noise over their saddle at which two peaks begin to be two sources"
     )
     full_saddle: float = option(
-        15.0, "height over their saddle from which two peaks are two sources", unit="sigma"
+        15.0, "signal to noise over their saddle from which they are two sources"
     )
     weight_scale: float = option(1.0, "width of the weight over that of the target PSF")
     iterations: int = option(20, "most steps of the centre")
@@ -218,8 +219,7 @@ class _Plan:
     """What is the same for every version of a cell.
 
     sigmas, widths: of the target PSF and of the flux weight of each band; weight: of each band in
-    the sum that is searched; pixel_noise: of that sum; flux_noise: under the weight, of the sum
-    and of each band.
+    the sum that is searched; flux_noise: of the sum under its weight, then of each band.
     """
 
     sigmas: Float64Array
@@ -227,7 +227,6 @@ class _Plan:
     weight: Float32Array
     sigma: float
     width: float
-    pixel_noise: float
     flux_noise: Float64Array
 
 
@@ -260,7 +259,7 @@ def _plan(
     flux_noise += [_flux_noise(p, float(w)) for p, w in zip(power, widths, strict=True)]
     return _Plan(
         sigmas, widths, weight.astype(np.float32), sigma, width,
-        float(np.sqrt(np.mean(total))), np.array(flux_noise),
+        np.array(flux_noise),
     )  # fmt: skip
 
 
@@ -302,18 +301,37 @@ def _flux_noise(power: Float64Array, width: float) -> float:
 def _search(
     total: Float32Array, plan: _Plan, options: MetadetectOptions
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Positions of peaks, and how surely each is a source of its own (0 to 1)."""
+    """Positions of peaks, and how surely each is a source of its own (0 to 1).
+
+    They are searched for in the image smoothed by the weight, whose values are what a source's
+    signal to noise is before its centre is refined.
+    """
+    smooth = _smooth(total, plan.width) / np.float32(plan.flux_noise[0])
     capacity = total.size // 9 + 1
     px, py = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-    noise = plan.pixel_noise
-    n = find_peaks(total, np.float32(options.threshold * noise), 2, px, py)
+    n = find_peaks(smooth, np.float32(options.threshold), 2, px, py)
     px, py = px[:n], py[:n]
     weight = np.empty(n)
-    low, high = options.saddle * noise, options.full_saddle * noise
-    surety = _ramp(total[py, px] / noise, options.threshold, options.full_threshold)
-    judge_peaks(total, px, py, surety, low, high, _NEIGHBOUR * plan.sigma, weight)
+    surety = _ramp(smooth[py, px], options.threshold, options.full_threshold)
+    judge_peaks(
+        smooth, px, py, surety, options.saddle, options.full_saddle, _NEIGHBOUR * plan.sigma, weight
+    )
     keep = weight > _LEAST
     return px[keep].astype(np.float64), py[keep].astype(np.float64), weight[keep]
+
+
+@functools.lru_cache(maxsize=8)
+def _smoother(n: int, width: float) -> Float32Array:
+    ky, kx = 2 * np.pi * fft.fftfreq(n)[:, None], 2 * np.pi * fft.rfftfreq(n)[None, :]
+    # Sum of w over sum of w^2 is 2.
+    return np.asarray(2.0 * np.exp(-0.5 * width**2 * (kx**2 + ky**2)), np.float32)
+
+
+def _smooth(image: Float32Array, width: float) -> Float32Array:
+    """Flux under a Gaussian weight at every pixel: sum of w times image over that of w^2."""
+    n = image.shape[0]
+    smooth: Float32Array = fft.irfft2(fft.rfft2(image) * _smoother(n, width), (n, n))
+    return smooth
 
 
 def _measure(
@@ -357,12 +375,12 @@ def _measure(
         "flags": np.where(good, 0, 1).astype(np.int32),
     }
     # From the amplitude of the weight to the flux of a point source with it.
-    scale = np.pi * (plan.width**2 + plan.sigma**2)
+    scale = np.pi * (plan.widths**2 + plan.sigmas**2)
     for k, band in enumerate(bands):
         value = np.empty(len(moments))
         weigh_fluxes(planes[k], moments[:, 1], moments[:, 2], plan.widths[k], value)
-        columns[f"{band}_flux"] = scale * value
-        columns[f"{band}_flux_err"] = np.full(len(moments), scale * plan.flux_noise[1 + k])
+        columns[f"{band}_flux"] = scale[k] * value
+        columns[f"{band}_flux_err"] = np.full(len(moments), scale[k] * plan.flux_noise[1 + k])
     return Table(columns, meta={"sigma": plan.sigma, "width": plan.width}, copy=False)
 
 
