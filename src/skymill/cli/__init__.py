@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "queue": ("skymill.cli.queue", "Queues of tasks: load, launch, list, recover, retry, delete."),
     "lens": ("skymill.cli.lens", "Mass maps and masses from any shear catalogue."),
+    "photo-z": ("skymill.cli.photo_z", "Redshifts with p(z) of any catalogue of magnitudes."),
     "red-sequence": (
         "skymill.cli.red_sequence",
         "Red members of a cluster from any galaxy catalogue.",
