@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--id", "id_column", default="ID", show_default=True, help="Column of identifiers.")
 @click.option("--camera", default="decam", show_default=True,
-              help="decam, sdss, legacy_north, bok, mosaic3, ps1, megacam, lsst or hsc.")  # fmt: skip
+              help="decam, sdss, legacy_north, bok, mosaic3, ps1, megacam, lsst, hsc")  # fmt: skip
 @click.option("--filter", "filters", multiple=True, metavar="BAND=CURVE",
               help="Another filter curve of speclite, as g=BASS-g.")  # fmt: skip
 @click.option("--prior", default="ngvs", show_default=True, help="ngvs, hdfn or flat.")
