@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
-from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 
 from skymill.data.errors import DataError, MissingInputError
+from skymill.instruments.first_table import read_first_table
 from skymill.psf.models import PolynomialPsf
 from skymill.psf.psfex import from_psfex
 
@@ -322,13 +322,14 @@ def _below(folder: Path, name: str) -> Path:
 class _Words:
     """The columns of one row, or the header where PSFEx's older files keep them."""
 
-    def __init__(self, row: Any, header: fits.Header) -> None:
-        self._names = {n.lower(): n for n in row.array.dtype.names}
+    def __init__(self, row: Any, header: dict[str, Any]) -> None:
+        self._names = {n.lower(): n for n in row.dtype.names}
         self._row, self._header = row, header
 
     def __call__(self, name: str) -> Any:
         if name in self._names:
-            return self._row[self._names[name]]
+            value = self._row[self._names[name]]
+            return value.decode("ascii").rstrip() if isinstance(value, bytes) else value
         if name.upper() in self._header:
             return self._header[name.upper()]
         raise KeyError(f"there is no {name}")
@@ -338,13 +339,7 @@ class _Words:
 
 
 def _find_row(path: Path, exposure: int, ccd: str) -> _Words | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            with fits.open(path, memmap=False) as hdus:
-                data, header = hdus[1].data, hdus[1].header
-    except (OSError, IndexError, ValueError) as err:
-        raise DataError(f"{path} is truncated or no FITS table ({err})") from err
+    data, header = read_first_table(path)
     for row in data:
         words = _Words(row, header)
         if "ccdname" in words and str(words("ccdname")).strip() != ccd:
