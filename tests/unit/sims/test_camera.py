@@ -301,8 +301,8 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "x.fits"
     path.write_bytes(b"old")
 
-    def half(self, stream, **kwargs):
-        stream.write(b"SIMPLE  =")
+    def half(self, name, **kwargs):
+        name.write_bytes(b"SIMPLE  =")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(fits.HDUList, "writeto", half)
