@@ -13,6 +13,7 @@ from skymill.data.images import Exposure, PixelPlanes
 from skymill.data.masks import MaskPlane, is_set
 from skymill.data.options import check_range, option
 from skymill.detrend.cosmic_rays import CosmicRayOptions, remove_cosmic_rays
+from skymill.detrend.streaks import Streak, StreakOptions, mask_streaks
 from skymill.measure.background import BackgroundList, BackgroundOptions, estimate_background
 from skymill.measure.catalogue import MeasureOptions, measure_sources
 from skymill.measure.detection import DetectionOptions, Detections, detect_sources
@@ -50,6 +51,7 @@ class CharacterizeOptions:
     threshold: float = option(5.0, "detection threshold of the catalogue", unit="sigma")
     background_box: int = option(128, "width of a box of the background mesh", unit="pixel")
     do_cosmic_rays: bool = option(True, "find and mask cosmic rays")
+    do_streaks: bool = option(True, "find and mask trails of satellites")
     correction_snr: float = option(100.0, "smallest S/N of a star for aperture corrections")
 
     def __post_init__(self) -> None:
@@ -94,12 +96,15 @@ class Characterization:
         Pixel columns of the ``src`` table.
     residuals : StarResiduals
         Of the candidate stars.
+    streaks : list of Streak
+        Trails, whose pixels are masked.
     """
 
     exposure: Exposure
     background: BackgroundList
     catalogue: Table
     residuals: StarResiduals
+    streaks: list[Streak]
 
 
 def _subtract(planes: PixelPlanes, background: BackgroundList, box: int) -> None:
@@ -337,8 +342,9 @@ def characterize(
     psf_options: PsfFitOptions = PsfFitOptions(),
     measure_options: MeasureOptions = MeasureOptions(),
     cosmic_ray_options: CosmicRayOptions = CosmicRayOptions(),
+    streak_options: StreakOptions = StreakOptions(),
 ) -> Characterization:
-    """Subtract the sky, mask cosmic rays, fit the PSF and measure the sources of one CCD.
+    """Subtract the sky, mask cosmic rays and trails, fit the PSF, measure the sources of one CCD.
 
     Parameters
     ----------
@@ -356,6 +362,8 @@ def characterize(
         Measurement of the catalogue.
     cosmic_ray_options : CosmicRayOptions
         Limits of the search for cosmic rays.
+    streak_options : StreakOptions
+        Limits of the search for trails.
 
     Returns
     -------
@@ -374,6 +382,7 @@ def characterize(
     )
     if options.do_cosmic_rays:
         remove_cosmic_rays(planes, psf_sigma=sigma, options=cosmic_ray_options)
+    streaks = mask_streaks(planes, options=streak_options) if options.do_streaks else []
     _detect(planes, sigma, options.threshold)
     _subtract(planes, background, options.background_box)
     found = _detect(planes, sigma, options.threshold)
@@ -404,7 +413,7 @@ def characterize(
         **exposure.summary,
         **_summarize(out, background, residuals, chosen, int(fit.used.sum())),
     }
-    return Characterization(out, background, catalogue, residuals)
+    return Characterization(out, background, catalogue, residuals, streaks)
 
 
 def _mark_stars(

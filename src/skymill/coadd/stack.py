@@ -34,7 +34,7 @@ class StackOptions:
     """What goes into a stack and how it is weighted."""
 
     badMaskPlanes: tuple[str, ...] = option(
-        ("NO_DATA", "BAD", "SAT", "CR", "UNMASKEDNAN", "SUSPECT"),
+        ("NO_DATA", "BAD", "SAT", "CR", "UNMASKEDNAN", "SUSPECT", "STREAK"),
         "mask planes whose pixels are left out",
     )
     sat_fraction: float = option(0.1, "saturated share of the weight above which SAT is set")

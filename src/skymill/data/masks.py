@@ -59,7 +59,14 @@ PLANE_DOC: dict[str, str] = {
 }
 
 #: Pixels that no measurement may use.
-UNUSABLE = MaskPlane.BAD | MaskPlane.SAT | MaskPlane.CR | MaskPlane.NO_DATA | MaskPlane.UNMASKEDNAN
+UNUSABLE = (
+    MaskPlane.BAD
+    | MaskPlane.SAT
+    | MaskPlane.CR
+    | MaskPlane.NO_DATA
+    | MaskPlane.UNMASKEDNAN
+    | MaskPlane.STREAK
+)
 
 
 def is_set(mask: NDArray[np.int32], planes: MaskPlane) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from skymill.calibrate.characterize import CharacterizeOptions, characterize
 from skymill.data.images import Exposure
 from skymill.data.tables import load_schema
 from skymill.detrend.cosmic_rays import CosmicRayOptions
+from skymill.detrend.streaks import StreakOptions
 from skymill.psf.fit import PsfFitOptions
 from skymill.psf.star_choice import StarChoiceOptions
 from skymill.tasks._options import options_field, to_options
@@ -65,6 +66,7 @@ class CharacterizeImageConfig(PipelineTaskConfig, pipelineConnections=Characteri
     stars = options_field(StarChoiceOptions, "Choice of the PSF stars.")
     psf = options_field(PsfFitOptions, "Fit of the PSF.")
     cosmicRays = options_field(CosmicRayOptions, "Search for cosmic rays.")
+    streaks = options_field(StreakOptions, "Search for trails of satellites.")
 
 
 class CharacterizeImageTask(PipelineTask):
@@ -103,13 +105,15 @@ class CharacterizeImageTask(PipelineTask):
             star_options=to_options(self.config.stars, StarChoiceOptions),
             psf_options=to_options(self.config.psf, PsfFitOptions),
             cosmic_ray_options=to_options(self.config.cosmicRays, CosmicRayOptions),
+            streak_options=to_options(self.config.streaks, StreakOptions),
         )
         catalogue = result.catalogue
         catalogue["id"] = (info.visit * 64 + info.detector) * 100_000 + np.arange(len(catalogue))
         self.log.info(
-            "visit %d detector %d: %d sources, %d PSF stars, FWHM %.2f pixel",
+            "visit %d detector %d: %d sources, %d PSF stars, FWHM %.2f pixel, %d satellite trails",
             info.visit, info.detector, len(catalogue),
             int(result.exposure.summary["nPsfStar"]), result.exposure.summary["fwhm"],
+            len(result.streaks),
         )  # fmt: skip
         return Struct(
             characterized=result.exposure,
