@@ -22,6 +22,7 @@ from scipy.ndimage import binary_dilation
 from skymill.data.errors import DataError, MissingInputError
 from skymill.data.geometry import FitsWcs
 from skymill.instruments.decam.headers import make_wcs, merge_headers, open_raw
+from skymill.instruments.rice_section import read_rice_section
 from skymill.instruments.survey_camera import SurveyCamera, camera_of_file, survey_camera
 
 __all__ = [
@@ -370,21 +371,50 @@ def read_ccd_header(
 
 def _pixels(path: Path, hdu: int, name: str, box: tuple[int, int, int, int] | None) -> NDArray[Any]:
     """Pixels (y0:y1, x0:x1) of a CCD, which is expected in some extension."""
-    hdus = open_raw(path, walk=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            found = _find(path, hdus, hdu, name or None)
-            if box is None:
-                return np.array(hdus[found].data)
-            x0, x1, y0, y1 = box
-            return np.array(hdus[found].section[y0:y1, x0:x1])
+            decoded = _decoded(path, hdu, name, box)
+            return _undecoded(path, hdu, name, box) if decoded is None else decoded
     except Exception as err:
         if not is_damage(err):
             raise
         raise DataError(
             f"the pixels of {path} CCD {name or hdu} cannot be read (truncated or damaged): {err}"
         ) from err
+
+
+def _undecoded(
+    path: Path, hdu: int, name: str, box: tuple[int, int, int, int] | None
+) -> NDArray[Any]:
+    """Pixels of a CCD of any other kind."""
+    hdus = open_raw(path, walk=False)
+    try:
+        found = _find(path, hdus, hdu, name or None)
+        if box is None:
+            return np.array(hdus[found].data)
+        x0, x1, y0, y1 = box
+        return np.array(hdus[found].section[y0:y1, x0:x1])
+    finally:
+        hdus.close()
+
+
+def _decoded(
+    path: Path, hdu: int, name: str, box: tuple[int, int, int, int] | None
+) -> NDArray[Any] | None:
+    """Pixels of a CCD with one Rice-coded tile a row, as the community pipelines write them."""
+    if path.suffix not in (".fz", ".fits"):
+        return None
+    hdus = open_raw(path, walk=False, decompress=False)
+    try:
+        own = hdus[_find(path, hdus, hdu, name or None)]
+        if not isinstance(own, fits.BinTableHDU):
+            return None
+        ny, nx = int(own.header.get("ZNAXIS2", 0)), int(own.header.get("ZNAXIS1", 0))
+        x0, x1, y0, y1 = (0, nx, 0, ny) if box is None else box
+        if not (0 <= x0 < x1 <= nx and 0 <= y0 < y1 <= ny):
+            return None
+        return read_rice_section(path, own, (x0, x1, y0, y1))
     finally:
         hdus.close()
 
@@ -397,6 +427,7 @@ def read_ccd(
     camera: str | None = None,
     box: tuple[int, int, int, int] | None = None,
     source_photons: bool = True,
+    info: CcdHeader | None = None,
 ) -> CommunityCcd:
     """Read image, weight and data quality of one CCD.
 
@@ -414,6 +445,8 @@ def read_ccd(
         Part of the CCD, 0-based and half open, clipped to it.
     source_photons : bool
         Add the noise of the sources to weights that know the sky's only (90prime, Mosaic-3).
+    info : CcdHeader, optional
+        Of `read_ccd_header`, if it was read before.
 
     Returns
     -------
@@ -425,7 +458,8 @@ def read_ccd(
     MissingInputError, DataError
         In one sentence: a missing companion, a truncated file, other shapes, an empty part.
     """
-    info = read_ccd_header(path, hdu=hdu, ccd=ccd, camera=camera)
+    if info is None:
+        info = read_ccd_header(path, hdu=hdu, ccd=ccd, camera=camera)
     ny, nx = info.shape
     if box is not None:
         box = max(0, box[0]), min(nx, box[1]), max(0, box[2]), min(ny, box[3])

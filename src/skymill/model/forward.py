@@ -7,6 +7,7 @@ stamp is as wide as the model reaches, so that what wraps around its edges is ne
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -192,11 +193,19 @@ def psf_reach(stamp: NDArray[np.float32]) -> Float64Array:
         more; the last entry is 0.
     """
     half = stamp.shape[0] // 2
-    axis = np.abs(np.arange(stamp.shape[0]) - half)
-    ring = np.maximum(axis[:, None], axis[None, :])
+    order, first = _rings(stamp.shape[0])
     largest = np.zeros(half + 2)
-    np.maximum.at(largest, ring.ravel(), np.abs(stamp).ravel())
+    largest[: first.size] = np.maximum.reduceat(np.abs(stamp).ravel()[order], first)
     return np.asarray(np.maximum.accumulate(largest[::-1])[::-1])
+
+
+@functools.cache
+def _rings(size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels of a stamp sorted by their square ring, and where each ring begins."""
+    axis = np.abs(np.arange(size) - size // 2)
+    ring = np.maximum(axis[:, None], axis[None, :]).ravel()
+    order = np.argsort(ring, kind="stable")
+    return order, np.searchsorted(ring[order], np.arange(ring.max() + 1))
 
 
 def psf_spectrum(stamp: NDArray[np.float32], size: int) -> NDArray[np.complex128]:

@@ -101,7 +101,7 @@ class RawFile:
         return self.observation_type in ("science", "standard") and math.isfinite(self.ra)
 
 
-def open_raw(path: str | Path, *, walk: bool = True) -> fits.HDUList:
+def open_raw(path: str | Path, *, walk: bool = True, decompress: bool = True) -> fits.HDUList:
     """Open a raw file and read all of its headers.
 
     Parameters
@@ -110,6 +110,8 @@ def open_raw(path: str | Path, *, walk: bool = True) -> fits.HDUList:
         A file ``.fits`` or ``.fits.fz``.
     walk : bool
         Read all headers now, so that a truncated file is found; otherwise when they are asked for.
+    decompress : bool
+        Compressed images are images; otherwise the tables that they are in the file.
 
     Returns
     -------
@@ -128,7 +130,9 @@ def open_raw(path: str | Path, *, walk: bool = True) -> fits.HDUList:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             warnings.filterwarnings("error", message="File may have been truncated")
-            hdus = fits.open(path, memmap=False, lazy_load_hdus=True)
+            hdus = fits.open(
+                path, memmap=False, lazy_load_hdus=True, disable_image_compression=not decompress
+            )
             if walk:
                 len(hdus)  # Goes to the end of the file: a truncated one is found here.
     except (OSError, ValueError, AstropyUserWarning) as err:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from astropy.table import Row, Table
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from skymill.data.errors import DataError, MissingInputError, NoDataError, SkymillError
 from skymill.data.geometry import FitsWcs
@@ -22,6 +21,7 @@ from skymill.instruments.community_ccd import CommunityCcd, read_ccd, read_ccd_h
 from skymill.model.fit_image import FitImage
 from skymill.psf.models import PolynomialPsf
 from skymill.release.brick.bits import Quality
+from skymill.release.brick.filters import blurred
 from skymill.release.brick.grid import BrickGrid
 from skymill.release.brick.options import BrickOptions
 from skymill.release.survey.survey_dir import SurveyDir
@@ -160,7 +160,7 @@ def read_image(
     box = _brick_box(wcs, grid, info.shape)
     if box is None:
         return None, f"{where} does not reach the pixels of the brick"
-    pixels = read_ccd(path, hdu=hdu, ccd=ccd, camera=camera, box=box)
+    pixels = read_ccd(path, box=box, info=info)
     image = _calibrated(row, survey, pixels, wcs, box, where, unbiased)
     if not (image.inverse_error > 0).any():
         zero = not (pixels.quality == 0).any()
@@ -234,8 +234,7 @@ def _unbiased_weights(image: Float32Array, weight: Float32Array) -> Float32Array
     slope = float((counts * variance[blank]).sum() / (counts**2).sum())
     if slope <= 0:
         return weight
-    share = gaussian_filter(good.astype(np.float64), _LOCAL)
-    mean = gaussian_filter(np.where(good, image, 0.0).astype(np.float64), _LOCAL)
+    mean, share = blurred(image, good, _LOCAL)
     mean = np.divide(mean, share, out=np.zeros_like(mean), where=share > 0.05)
     # The core of a star has its own photons: only what may be noise is replaced.
     faint = good & (np.abs(image - mean) < 5.0 * np.sqrt(variance))
