@@ -1,9 +1,11 @@
-"""Shears of isolated galaxies, measured on pixels and calibrated, are right within 3 %.
+"""Shears measured on pixels and calibrated are right within 4 %: isolated galaxies, a real sky.
 
 The same galaxies and the same noise are drawn with opposite shears, so that neither the intrinsic
-shapes nor (to first order) the noise enter the difference. Once with white noise, once with that of
-a coadd: three inputs, each resampled with the Lanczos kernel of order 3, under a variance that is
-14 % too large, as it is in the simulated coadds.
+shapes nor (to first order) the noise enter the difference. Isolated galaxies, once with white
+noise, once with that of a coadd (three inputs, each resampled with the Lanczos kernel of order 3,
+under a variance that is 14 % too large, as it is in the simulated coadds), show what the
+measurement does; galaxies at random places, as dense as on the sky and 1.6 magnitudes fainter than
+the detection reaches, what blends add: that is what the default calibration corrects.
 """
 
 import numpy as np
@@ -69,6 +71,31 @@ def psf_model(fwhm):
     return ConstantPsf(stamp / stamp.sum())
 
 
+def lattice(rng):
+    """Galaxies one to a cell: no neighbours."""
+    galaxies = draw_field_galaxies(rng, width=0.2, height=0.2, density=2.0, depth=24.6)
+    galaxies = galaxies[rng.permutation(len(galaxies))[: SIDE**2]]
+    j, i = np.divmod(np.arange(SIDE**2), SIDE)
+    u = [(a + 0.5 - SIDE / 2) * CELL + rng.uniform(-0.5, 0.5, SIDE**2) for a in (i, j)]
+    return galaxies, np.array(u)
+
+
+def random_field(rng):
+    """The density of the sky, also outside of the frame, from where the shear brings some in."""
+    width = SIDE * CELL * 1.06
+    degrees = width * SCALE / 3600
+    galaxies = draw_field_galaxies(rng, width=degrees, height=degrees, density=1.0, depth=26.2)
+    return galaxies, rng.uniform(-0.5, 0.5, (2, len(galaxies))) * width
+
+
+def place(galaxies, u, kind, g1, g2):
+    """Pixels of the galaxies under a shear; those of the lattice stay where they are."""
+    moved = u if kind != "blends" else shear_matrix(g1, g2) @ u
+    x, y = moved + 0.5 * SIDE * CELL
+    inside = (np.minimum(x, y) > 0) & (np.maximum(x, y) < SIDE * CELL)
+    return galaxies[inside], x[inside], y[inside]
+
+
 def measure(galaxies, x, y, *, g1, g2, noise, excess, psf, fwhm):
     n = len(galaxies)
     shape = shear_matrix(galaxies["g1_int"], galaxies["g2_int"])
@@ -118,27 +145,29 @@ def as_catalogue(t):
     return table[np.asarray(t["extendedness"]) > 0.5]
 
 
-@pytest.fixture(scope="module", params=[("white", 0.95), ("coadd", 0.80)], ids=lambda p: p[0])
-def catalogue(request):
-    kind, fwhm = request.param
+def measure_pairs(kind, fwhm):
+    """Catalogue of all images with both signs of the shear."""
     psf, parts = psf_model(fwhm), []
     for k in range(N_IMAGE):
         rng = np.random.default_rng([7, k])
-        galaxies = draw_field_galaxies(rng, width=0.2, height=0.2, density=2.0, depth=24.6)
-        galaxies = galaxies[rng.permutation(len(galaxies))[: SIDE**2]]
-        j, i = np.divmod(np.arange(SIDE**2), SIDE)
-        x, y = ((a + 0.5) * CELL + rng.uniform(-0.5, 0.5, SIDE**2) for a in (i, j))
+        galaxies, u = random_field(rng) if kind == "blends" else lattice(rng)
         noise = draw_noise(rng, kind)
         excess = 1.0 if kind == "white" else 1.14
         for sign in (1, -1):
             g1, g2 = (sign * SHEAR, 0.0) if k % 2 == 0 else (0.0, sign * SHEAR)
+            seen, x, y = place(galaxies, u, kind, g1, g2)
             table = measure(
-                galaxies, x, y, g1=g1, g2=g2, noise=noise, excess=excess, psf=psf, fwhm=fwhm
+                seen, x, y, g1=g1, g2=g2, noise=noise, excess=excess, psf=psf, fwhm=fwhm
             )
             table["image"], table["sign"], table["axis"] = k, sign, 1 + k % 2
             table.meta.clear()
             parts.append(table)
     return as_catalogue(vstack(parts))
+
+
+@pytest.fixture(scope="module", params=[("white", 0.95), ("coadd", 0.80)], ids=lambda p: p[0])
+def isolated(request):
+    return measure_pairs(*request.param)
 
 
 def multiplicative_bias(catalogue, **options):
@@ -160,8 +189,8 @@ def multiplicative_bias(catalogue, **options):
     return m, error, table
 
 
-def test_default_calibration(catalogue):
-    m, error, table = multiplicative_bias(catalogue)
+def test_isolated_galaxies_need_no_correction(isolated):
+    m, error, table = multiplicative_bias(isolated, bias_faint=0.0)
     # The requirement: a mass of 30 % is not touched by 3 %.
     assert abs(m) + 2 * error < 0.04, (m, error)
     assert error < 0.04 / 3
@@ -173,7 +202,18 @@ def test_default_calibration(catalogue):
         assert abs(c) < 0.006 + 2 * c_error, (name, c, c_error)
 
 
-def test_bright_galaxies_need_no_correction(catalogue):
-    m, error, _ = multiplicative_bias(catalogue, min_snr=30.0, bias_noise=0.0)
+def test_bright_isolated_galaxies_need_no_correction(isolated):
+    m, error, _ = multiplicative_bias(isolated, min_snr=30.0, bias_faint=0.0)
     assert abs(m) + 2 * error < 0.05, (m, error)
+    assert error < 0.05 / 3
+
+
+@pytest.mark.parametrize("fwhm", [0.80, 0.95])
+def test_default_calibration_on_a_real_sky(fwhm):
+    catalogue = measure_pairs("blends", fwhm)
+    m, error, _ = multiplicative_bias(catalogue)
+    uncorrected, _, _ = multiplicative_bias(catalogue, bias_faint=0.0)
+    assert abs(m) + 2 * error < 0.05, (m, error, uncorrected)
+    # Power: what is corrected is more than twice the error.
+    assert uncorrected < -0.03, (uncorrected, error)
     assert error < 0.05 / 3

@@ -44,6 +44,9 @@ class CalibrateShearOptions:
     max_blendedness: float = option(0.42, "Largest blendedness")
     min_z: float = option(0.0, "Least point redshift (published: 0.15)")
     max_z: float = option(10.0, "Largest point redshift (published: 1.4)")
+    keep_unknown_z: bool = option(
+        True, "Keep shapes without a redshift: the mass fit gives them the p(z) of their magnitude"
+    )
     min_odds: float = option(0.0, "Least odds of the photo-z (published: 0.7)")
     max_mod_chi2: float = option(0.0, "Largest modified chi2 of the photo-z; 0 cuts nothing")
     max_shear: float = option(2.0, "Largest modulus of the calibrated shear")
@@ -53,9 +56,9 @@ class CalibrateShearOptions:
     e_rms_min_snr: float = option(
         30.0, "responsivity: e_rms is measured on galaxies with at least this signal to noise"
     )
-    bias_offset: float = option(0.0, "responsivity: multiplicative bias m without noise")
-    bias_noise: float = option(
-        0.0, "responsivity: m added for each unit of sigma_e^2, the noise bias; 0 for none"
+    bias_offset: float = option(0.0, "responsivity: multiplicative bias m of the brightest galaxies")
+    bias_faint: float = option(
+        -1.2, "responsivity: m + bias_faint / S/N; what blends do to faint galaxies, 0 for none"
     )
 
     def __post_init__(self) -> None:
@@ -75,7 +78,7 @@ class CalibrateShearOptions:
         check_range(self, "max_shear", low=0.0, low_open=True)
         check_range(self, "e_rms_min_snr", low=0.0)
         check_range(self, "bias_offset", low=-0.9, high=0.9)
-        check_range(self, "bias_noise", low=-5.0, high=5.0)
+        check_range(self, "bias_faint", low=-4.0, high=4.0)
 
 
 @dataclass
@@ -163,11 +166,12 @@ def _cuts(
         yield "sigma_e", (s.sigma_e >= 0) & (s.sigma_e < o.max_sigma_e)
         yield "blendedness", (s.blendedness < o.max_blendedness) | ~np.isfinite(s.blendedness)
     if has_photoz:
-        yield "redshift", (s.z > o.min_z) & (s.z < o.max_z)
+        unknown = np.isnan(s.z) & o.keep_unknown_z
+        yield "redshift", unknown | ((s.z > o.min_z) & (s.z < o.max_z))
         if o.min_odds > 0:
-            yield "odds", s.odds > o.min_odds
+            yield "odds", unknown | (s.odds > o.min_odds)
         if o.max_mod_chi2 > 0:
-            yield "mod_chi2", s.mod_chi2 < o.max_mod_chi2
+            yield "mod_chi2", unknown | (s.mod_chi2 < o.max_mod_chi2)
 
 
 def _calibration(
@@ -186,7 +190,7 @@ def _calibration(
     e_rms = np.full(n, np.sqrt(intrinsic))
     with np.errstate(invalid="ignore"):
         weight = 1.0 / (intrinsic + noise_factor * shapes.sigma_e**2)
-        m = options.bias_offset + options.bias_noise * shapes.sigma_e**2
+        m = options.bias_offset + options.bias_faint / np.maximum(shapes.snr, options.min_snr)
     return e_rms, weight, m, np.zeros(n), inside
 
 

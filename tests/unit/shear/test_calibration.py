@@ -42,7 +42,7 @@ def make_catalogue(n=4000, *, g=(0.05, -0.03), sigma=0.3, noise=0.1, seed=1):
 
 
 def test_constant_shear_comes_back_in_sky_axes():
-    options = CalibrateShearOptions(method="responsivity")
+    options = CalibrateShearOptions(method="responsivity", bias_faint=0.0)
     table = calibrate_shears(make_catalogue(40000), options=options)
     # Noise 0.1/2/sqrt(40000) = 2.5e-4; the responsivity formula is exact to order e^4 g: 1 %.
     assert np.average(table["g1"], weights=table["weight"]) == pytest.approx(0.05, abs=1.5e-3)
@@ -52,13 +52,26 @@ def test_constant_shear_comes_back_in_sky_axes():
 
 def test_bias_by_option_is_divided_out():
     catalogue = make_catalogue()
-    options = CalibrateShearOptions(method="responsivity", bias_noise=0.0)
+    options = CalibrateShearOptions(method="responsivity", bias_faint=0.0)
     plain = calibrate_shears(catalogue, options=options)
     with_m = calibrate_shears(catalogue, options=dataclasses.replace(options, bias_offset=-0.1))
     assert np.allclose(with_m["g1"], plain["g1"] / 0.9)
-    noisy = calibrate_shears(catalogue, options=dataclasses.replace(options, bias_noise=-2.0))
-    # Every error is 0.1.
-    assert np.allclose(noisy["g1"], plain["g1"] / 0.98)
+    faint = calibrate_shears(catalogue, options=dataclasses.replace(options, bias_faint=-2.0))
+    # Every magnitude has an error of 0.03: S/N = 1.0857 / 0.03.
+    assert np.allclose(faint["g1"], plain["g1"] / (1 - 2.0 * 0.03 / 1.0857362))
+
+
+def test_shapes_without_a_redshift_stay_unless_asked():
+    catalogue = make_catalogue(300)
+    n = len(catalogue)
+    z = np.where(np.arange(n) < 100, np.nan, 0.7)
+    odds = np.where(np.isnan(z), np.nan, 0.9)
+    photoz = Table({"ID": catalogue["ID"], "z_phot": z, "odds": odds, "mod_chi2": odds})
+    kept = calibrate_shears(catalogue, photoz, options=CalibrateShearOptions(min_odds=0.7))
+    assert np.array_equal(kept["use"], calibrate_shears(catalogue)["use"])
+    options = CalibrateShearOptions(keep_unknown_z=False)
+    known = calibrate_shears(catalogue, photoz, options=options)
+    assert np.array_equal(known["use"], np.asarray(kept["use"]) & ~np.isnan(z))
 
 
 def test_responsivity_and_weights_know_underestimated_errors():
