@@ -121,7 +121,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {
         "ccds": (28, 35),
         "visits": (1, 3, 1),
-        "exposure_times": (800.0, 1500.0, 1000.0),
+        "exposure_times": (1000.0, 2200.0, 1200.0),
         "zeros": 3,
         "flats": 2,
     },
