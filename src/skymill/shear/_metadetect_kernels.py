@@ -7,33 +7,92 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def find_peaks(image, threshold, margin, x, y):
-    """Pixels above a threshold that no neighbour within two pixels exceeds.
+def _ramp(value, low, high):
+    """0 below low, 1 above high, smooth between."""
+    if value >= high:
+        return 1.0
+    t = max((value - low) / (high - low), 0.0)
+    return t * t * (3.0 - 2.0 * t)
 
-    image: (ny, nx) float32; x, y: (n,) int64, written; returns how many were found (maybe more
-    than n, of which the first n are written).
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _root(parent, k):
+    while parent[k] != k:
+        parent[k] = parent[parent[k]]
+        k = parent[k]
+    return k
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def find_peaks(image, floor, threshold, full, low, high, x, y, weight):
+    """Peaks, and how far each is a source of its own, without jumps as the pixels change.
+
+    image: (ny, nx) float32; floor: pixels below it are not looked at; threshold, full: height at
+    which a peak begins to count and from which it counts in full; low, high: height over their
+    saddle at which two peaks begin to be two sources and from which they are.
+    x, y: (n,) int64, weight: (n,) float64, written; returns the number of peaks (of which the first
+    n are written). Pixels are flooded from the highest down; where two peaks meet, at the saddle
+    of the highest path between them, they share one weight in proportion to a^4 and b^4, their
+    heights over it, if the lesser is below low, and have one each if it is above high.
     """
     ny, nx = image.shape
+    flat = np.empty(ny * nx, np.int64)
+    values = np.empty(ny * nx, np.float32)
+    n = 0
+    for i in range(1, ny - 1):
+        for j in range(1, nx - 1):
+            if image[i, j] > floor:
+                flat[n] = i * nx + j
+                values[n] = -image[i, j]
+                n += 1
+    order = np.argsort(values[:n], kind="mergesort")
+    label = np.full(ny * nx, -1, np.int32)
+    parent = np.empty(n, np.int32)
+    top = np.empty(n, np.float64)
+    share = np.empty(n, np.float64)
+    place = np.empty(n, np.int64)
+    count = 0
+    for k in range(n):
+        pixel = flat[order[k]]
+        level = -float(values[order[k]])
+        mine = -1
+        for di in range(-1, 2):
+            for dj in range(-1, 2):
+                there = label[pixel + di * nx + dj]
+                if there < 0:
+                    continue
+                other = _root(parent, there)
+                if mine < 0:
+                    mine = other
+                elif other != mine:
+                    # Of two peaks the higher one goes on.
+                    if top[other] > top[mine]:
+                        mine, other = other, mine
+                    a = top[mine] - level
+                    b = top[other] - level
+                    apart = _ramp(b, low, high)
+                    part = a**4 / (a**4 + b**4) if a > 0.0 else 0.5
+                    sure_a = _ramp(top[mine], threshold, full)
+                    sure_b = _ramp(top[other], threshold, full)
+                    share[mine] *= 1.0 - sure_b * (1.0 - apart) * (1.0 - part)
+                    share[other] *= 1.0 - sure_a * (1.0 - apart) * part
+                    parent[other] = mine
+        if mine < 0:
+            mine = count
+            parent[count] = count
+            top[count] = level
+            share[count] = 1.0
+            place[count] = pixel
+            count += 1
+        label[pixel] = mine
     found = 0
-    for i in range(margin, ny - margin):
-        for j in range(margin, nx - margin):
-            value = image[i, j]
-            if value <= threshold:
-                continue
-            highest = True
-            for di in range(-2, 3):
-                for dj in range(-2, 3):
-                    other = image[i + di, j + dj]
-                    if other > value or (other == value and (di < 0 or (di == 0 and dj < 0))):
-                        highest = False
-                        break
-                if not highest:
-                    break
-            if highest:
-                if found < x.size:
-                    x[found] = j
-                    y[found] = i
-                found += 1
+    for k in range(count):
+        if top[k] <= threshold:
+            continue
+        if found < x.size:
+            y[found], x[found] = divmod(place[k], nx)
+            weight[found] = share[k] * _ramp(top[k], threshold, full)
+        found += 1
     return found
 
 
@@ -152,56 +211,3 @@ def weigh_fluxes(image, x, y, sigma, out):
                 total += w * image[y0 + i, x0 + j]
                 norm += w * w
         out[k] = total / norm
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _lowest_between(image, x0, y0, x1, y1):
-    """Lowest value on the straight line between two pixels, read between the pixels."""
-    dx = x1 - x0
-    dy = y1 - y0
-    steps = 2 * max(abs(dx), abs(dy))
-    lowest = min(image[y0, x0], image[y1, x1])
-    for t in range(1, steps):
-        x = x0 + dx * t / steps
-        y = y0 + dy * t / steps
-        j = min(int(x), image.shape[1] - 2)
-        i = min(int(y), image.shape[0] - 2)
-        u = x - j
-        v = y - i
-        value = (1.0 - v) * ((1.0 - u) * image[i, j] + u * image[i, j + 1]) + v * (
-            (1.0 - u) * image[i + 1, j] + u * image[i + 1, j + 1]
-        )
-        lowest = min(lowest, value)
-    return lowest
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def judge_peaks(image, x, y, surety, low, high, radius, weight):
-    """How far each peak is a source of its own, from 0 to 1, without jumps.
-
-    x, y: (n,) int64; surety: (n,) float64, how far each peak counts by its height, 0 to 1;
-    low, high: heights over a saddle between which two peaks become two sources;
-    weight: (n,) float64, written: surety times a product over the neighbours within radius. Two
-    peaks a and b above their saddle share one weight in proportion to a^2 and b^2 if the lesser of
-    the two is below low, and have one each if it is above high.
-    """
-    n = x.size
-    weight[:] = surety
-    for k in range(n):
-        for m in range(k):
-            dx = x[m] - x[k]
-            dy = y[m] - y[k]
-            if dx * dx + dy * dy > radius * radius:
-                continue
-            saddle = _lowest_between(image, x[k], y[k], x[m], y[m])
-            a = image[y[k], x[k]] - saddle
-            b = image[y[m], x[m]] - saddle
-            t = (min(a, b) - low) / (high - low) if high > low else 1.0 * (min(a, b) > low)
-            if t >= 1.0:
-                continue
-            t = max(t, 0.0)
-            apart = t * t * (3.0 - 2.0 * t)
-            total = a * a + b * b
-            share = a * a / total if total > 0.0 else 0.5
-            weight[k] *= 1.0 - surety[m] * (1.0 - apart) * (1.0 - share)
-            weight[m] *= 1.0 - surety[k] * (1.0 - apart) * share

@@ -24,7 +24,6 @@ from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
 from skymill.shear._metadetect_kernels import (
     find_peaks,
-    judge_peaks,
     weigh_fluxes,
     weigh_moments,
 )
@@ -52,8 +51,6 @@ __all__ = [
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 
-# Distance to a brighter peak [widths of the target PSF] within which a saddle is asked for.
-_NEIGHBOUR = 10.0
 # Peaks with a smaller chance to be a source are left out.
 _LEAST = 1e-3
 # Grid of wave vectors on which noise levels are summed; its powers are smooth.
@@ -68,10 +65,10 @@ class MetadetectOptions:
     threshold: float = option(5.0, "signal to noise at which peaks begin to count")
     full_threshold: float = option(7.0, "signal to noise from which they count in full")
     saddle: float = option(
-        5.0, "signal to noise over their saddle at which two peaks begin to be two sources"
+        3.0, "signal to noise over their saddle at which two peaks begin to be two sources"
     )
     full_saddle: float = option(
-        15.0, "signal to noise over their saddle from which they are two sources"
+        6.0, "signal to noise over their saddle from which they are two sources"
     )
     weight_scale: float = option(1.0, "width of the weight over that of the target PSF")
     iterations: int = option(20, "most steps of the centre")
@@ -309,14 +306,12 @@ def _search(
     smooth = _smooth(total, plan.width) / np.float32(plan.flux_noise[0])
     capacity = total.size // 9 + 1
     px, py = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-    n = find_peaks(smooth, np.float32(options.threshold), 2, px, py)
-    px, py = px[:n], py[:n]
-    weight = np.empty(n)
-    surety = _ramp(smooth[py, px], options.threshold, options.full_threshold)
-    judge_peaks(
-        smooth, px, py, surety, options.saddle, options.full_saddle, _NEIGHBOUR * plan.sigma, weight
-    )
-    keep = weight > _LEAST
+    weight = np.empty(capacity)
+    n = find_peaks(
+        smooth, 0.6 * options.threshold, options.threshold, options.full_threshold,
+        options.saddle, options.full_saddle, px, py, weight,
+    )  # fmt: skip
+    keep = np.flatnonzero(weight[:n] > _LEAST)
     return px[keep].astype(np.float64), py[keep].astype(np.float64), weight[keep]
 
 
