@@ -147,7 +147,7 @@ class CellCut:
     bands, shear_bands : tuple of str
         Bands that can be measured here.
     images, noises : (n_band, n, n) float32 [nJy]
-        Filled pixels, and an independent realisation of their noise.
+        Filled pixels, and white noise of their variance, which `metacal` gives its power.
     variances : (n_band,) float64 [nJy2]
         Typical variance.
     psfs : (n_band, s, s) float32
@@ -459,7 +459,7 @@ def cut_cells(
             filler = spectrum.draw(n, rng=rng) * deviation
             image = np.nan_to_num(_cut(coadd.planes.image, x0, y0, n, first.box, 0.0))
             images.append(w * image + np.sqrt(1.0 - w * w) * filler)
-            noises.append(spectrum.draw(n, rng=rng) * deviation)
+            noises.append(rng.standard_normal((n, n), dtype=np.float32) * deviation)
             lost.append(_cut(gone, x0, y0, n, first.box, True))
         bands = tuple(plan.bands[k] for k in used)
         yield CellCut(
