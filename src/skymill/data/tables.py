@@ -23,10 +23,11 @@ import numpy as np
 import yaml
 from astropy import units as u
 from astropy.table import Column, Table
+from numpy.typing import NDArray
 
 from skymill.data.errors import DataError, MissingInputError
 
-__all__ = ["ColumnSpec", "Schema", "load_schema", "schema_names"]
+__all__ = ["ColumnSpec", "Schema", "float_column", "load_schema", "schema_names"]
 
 _BANDS = ("u", "g", "r", "i", "z", "Y", "y", "VR", "N964", "N708", "N540")
 
@@ -191,6 +192,26 @@ class Schema:
                 )
         out.meta["schema"] = self.name
         return out
+
+
+def float_column(table: Table, name: str) -> NDArray[np.float64]:
+    """A column as numbers that may be absent.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table.
+    name : str
+        Name of the column.
+
+    Returns
+    -------
+    (n,) float64
+        Its values; NaN where they are masked, and everywhere if there is no such column.
+    """
+    if name not in table.colnames:
+        return np.full(len(table), np.nan)
+    return np.asarray(np.ma.filled(np.ma.asarray(table[name]).astype(np.float64), np.nan))
 
 
 def schema_names() -> list[str]:

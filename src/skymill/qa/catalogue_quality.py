@@ -1,27 +1,41 @@
-"""Numbers and figures of merit of a catalogue: depth, astrometry, PSF, star-galaxy correlation."""
+"""Numbers of merit of a catalogue: depth, astrometry, PSF, null tests of the shears, exposures.
+
+What cannot be measured is absent, or NaN with n = 0: nothing is guessed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import treecorr
 from astropy.table import Table
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from skymill.calibrate.catalogue_export import bands_of
 from skymill.calibrate.match import match_sky
 from skymill.calibrate.reference import load_references
 from skymill.calibrate.robust import robust_sigma
-from skymill.data.errors import NoDataError
+from skymill.data.errors import DataError, NoDataError
 from skymill.data.options import check_range, option
-from skymill.data.tables import load_schema
-from skymill.data.units import MAG_ERR_FACTOR
-from skymill.qa.mass_figures import figure_to_png
+from skymill.data.tables import float_column, load_schema
+from skymill.qa.depth import (
+    SNR_LEVELS,
+    Counts,
+    count_magnitudes,
+    magnitudes_at_snr,
+    median_with_error,
+)
+from skymill.qa.psf_quality import (
+    StarResiduals,
+    coadd_star_residuals,
+    measure_rho,
+    residual_summary,
+    visit_star_residuals,
+)
+from skymill.shear.null_tests import NullTestOptions, run_null_tests
 
-__all__ = ["QualityOptions", "draw_quality", "measure_quality"]
+__all__ = ["Quality", "QualityOptions", "measure_quality", "psf_fwhm"]
 
 Float64Array = NDArray[np.float64]
 
@@ -34,162 +48,76 @@ class QualityOptions:
     pixel_scale: float = option(0.263, "Pixel of the coadds", unit="arcsec")
     match_arcsec: float = option(0.5, "Largest separation of a match", unit="arcsec")
     epoch_mjd: float = option(
-        0.0, "Epoch of the catalogue, MJD; 0 takes the reference's", unit="day"
+        0.0,
+        "Epoch of the catalogue, MJD; 0 takes the mean of the visits, or without them that of the "
+        "reference",
+        unit="day",
     )
-    max_galaxy_mag: float = option(23.5, "Faintest galaxy of the shape correlation", unit="mag")
     correlation_min_arcmin: float = option(0.5, "Smallest separation", unit="arcmin")
-    correlation_max_arcmin: float = option(60.0, "Largest separation", unit="arcmin")
-    correlation_bins: int = option(10, "Bins of separation, logarithmic")
+    correlation_max_arcmin: float = option(20.0, "Largest separation", unit="arcmin")
+    correlation_bins: int = option(8, "Bins of separation, logarithmic")
+    max_patches: int = option(25, "Patches of the null tests' errors; fewer with few galaxies")
+    seed: int = option(1, "Seed of the random points of the null tests")
 
     def __post_init__(self) -> None:
         check_range(self, "pixel_scale", low=0.0, low_open=True)
         check_range(self, "match_arcsec", low=0.0, low_open=True)
         check_range(self, "correlation_bins", low=2, high=100)
+        check_range(self, "correlation_min_arcmin", low=0.0, low_open=True)
+        check_range(self, "max_patches", low=4, high=1000)
 
 
-_Row = tuple[str, str, float, float, int, str, str]
-
-
-def _values(table: Table, name: str) -> Float64Array:
-    if name not in table.colnames:
-        return np.full(len(table), np.nan)
-    return np.asarray(table[name], np.float64)
-
-
-def _depth_rows(catalogue: Table, band: str) -> list[_Row]:
-    """Magnitudes at S/N 10 and 20, and the magnitude of half completeness."""
-    rows: list[_Row] = []
-    mag, err = _values(catalogue, f"{band}_cmodel_mag"), _values(catalogue, f"{band}_cmodel_magerr")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        snr = MAG_ERR_FACTOR / err
-    for target in (10, 20):
-        near = (np.abs(snr - target) < 1) & np.isfinite(mag)
-        n = int(near.sum())
-        value = float(np.median(mag[near])) if n else np.nan
-        error = float(1.2533 * robust_sigma(mag[near]) / np.sqrt(n)) if n > 1 else np.nan
-        rows.append((f"mag_at_snr_{target}", band, value, error, n, "mag",
-                     f"median model magnitude at S/N {target - 1} to {target + 1}"))  # fmt: skip
-    limit, n = completeness_limit(mag)
-    rows.append(("mag_half_complete", band, limit, np.nan, n, "mag",
-                 "counts fall to half of the power law fitted to brighter ones"))  # fmt: skip
-    return rows
-
-
-def completeness_limit(magnitude: Float64Array, *, step: float = 0.1) -> tuple[float, int]:
-    """Magnitude where the number counts fall to half of their extrapolation.
+@dataclass(frozen=True)
+class Quality:
+    """What was measured.
 
     Parameters
     ----------
-    magnitude : (n,) float64 [mag]
-        Magnitudes.
-    step : float [mag]
-        Width of the bins.
-
-    Returns
-    -------
-    float [mag]
-        The limit; NaN if the counts are too few (less than 200 objects) or do not fall.
-    int
-        Objects used.
+    table : astropy.table.Table
+        Schema ``qualityTable``.
+    counts : dict of str to Counts
+        Number counts of each band.
+    offsets : (2, n) float64 [mas]
+        East and North of stars from the reference.
+    visit_stars, coadd_stars : StarResiduals or None
+        Stars with the PSF model at their places.
+    rho : dict of str to Table
+        Rho statistics of ``visits`` and ``coadd``, where they could be measured.
+    null_tests : dict of str to Table
+        Values against radius, as of `run_null_tests`; empty if they could not be made.
+    messages : list of str
+        Why something is absent.
     """
-    good = magnitude[np.isfinite(magnitude) & (magnitude > 10) & (magnitude < 35)]
-    if len(good) < 200:
-        return np.nan, 0
-    edges = np.arange(np.floor(good.min()), np.ceil(good.max()) + step, step)
-    counts, _ = np.histogram(good, edges)
-    smooth = np.convolve(counts, np.ones(5) / 5.0, mode="same")
-    centre = 0.5 * (edges[:-1] + edges[1:])
-    peak = int(smooth.argmax())
-    fitted = (centre > centre[peak] - 2.0) & (centre < centre[peak] - 0.5) & (counts > 0)
-    if fitted.sum() < 5:
-        return np.nan, 0
-    line = np.polyfit(centre[fitted], np.log10(counts[fitted]), 1, w=np.sqrt(counts[fitted]))
-    ratio = smooth / 10.0 ** np.polyval(line, centre)
-    below = np.flatnonzero((ratio < 0.5) & (np.arange(len(ratio)) >= peak - 5))
-    if len(below) == 0:
-        return np.nan, 0
-    i = int(below[0])
-    if i == 0:
-        return float(centre[0]), len(good)
-    return float(np.interp(0.5, [ratio[i], ratio[i - 1]], [centre[i], centre[i - 1]])), len(good)
+
+    table: Table
+    counts: dict[str, Counts]
+    offsets: Float64Array
+    visit_stars: StarResiduals | None
+    coadd_stars: StarResiduals | None
+    rho: dict[str, Table] = field(default_factory=dict)
+    null_tests: dict[str, Table] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
 
 
-def _astrometry(
-    catalogue: Table, references: Sequence[Table], options: QualityOptions
-) -> tuple[list[_Row], Float64Array]:
-    """Offsets of stars from the reference: rows, and (2, n) offsets [mas]."""
-    none = np.zeros((2, 0))
-    shards = [t for t in references if len(t)]
-    if not shards:
-        return [], none
-    epoch = options.epoch_mjd or float(np.median(np.asarray(shards[0]["epoch"])))
-    try:
-        stars = load_references(shards, band="g", epoch_mjd=epoch, flux_needed=False)
-    except NoDataError:
-        return [], none
-    ra, dec = _values(catalogue, "ra"), _values(catalogue, "dec")
-    pairs = match_sky(ra, dec, stars.ra, stars.dec, radius_arcsec=options.match_arcsec)
-    if len(pairs) < 3:
-        return [], none
-    d_ra = (ra[pairs.first] - stars.ra[pairs.second] + 180.0) % 360.0 - 180.0
-    east = d_ra * np.cos(np.radians(dec[pairs.first])) * 3.6e6
-    north = (dec[pairs.first] - stars.dec[pairs.second]) * 3.6e6
-    rows: list[_Row] = []
-    n = len(pairs)
-    for name, value in (("ra", east), ("dec", north)):
-        scatter = float(robust_sigma(value))
-        rows.append((f"astrometry_offset_{name}", "", float(np.median(value)),
-                     1.2533 * scatter / np.sqrt(n), n, "mas",
-                     "median position less that of the reference"))  # fmt: skip
-        rows.append((f"astrometry_scatter_{name}", "", scatter, scatter / np.sqrt(2 * n), n, "mas",
-                     "robust scatter of the positions about the reference"))  # fmt: skip
-    return rows, np.stack([east, north])
+class _Rows:
+    """Collects the rows of the table."""
 
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, float, float, int, str, float, str]] = []
 
-def _correlation(
-    catalogue: Table, options: QualityOptions
-) -> tuple[list[_Row], tuple[Float64Array, Float64Array, Float64Array] | None]:
-    """Correlation of the PSF's shape at stars with the shapes of galaxies."""
-    star = np.asarray(catalogue["psf_used"], bool)
-    mag = _values(catalogue, f"{options.band}_cmodel_mag")
-    e1, e2 = _values(catalogue, "e1"), _values(catalogue, "e2")
-    p1, p2 = _values(catalogue, "sdss_psf_e1"), _values(catalogue, "sdss_psf_e2")
-    with np.errstate(invalid="ignore"):
-        galaxy = (_values(catalogue, "extendedness") > 0.5) & (mag < options.max_galaxy_mag)
-        galaxy &= np.hypot(e1, e2) < 2
-    star &= np.isfinite(p1) & np.isfinite(p2)
-    if star.sum() < 20 or galaxy.sum() < 100:
-        return [], None
+    def add(
+        self, quantity: str, value: float, description: str, *, error: float = np.nan, n: int = 0,
+        band: str = "", unit: str = "", p_value: float = np.nan,
+    ) -> None:  # fmt: skip
+        self.rows.append((quantity, band, value, error, n, unit, p_value, description))
 
-    def catalog(rows: NDArray[np.bool_], a: Float64Array, b: Float64Array) -> treecorr.Catalog:
-        # Pixel axes have x to the West: sky axes change the sign of the second component.
-        return treecorr.Catalog(
-            ra=_values(catalogue, "ra")[rows], dec=_values(catalogue, "dec")[rows],
-            g1=a[rows] - a[rows].mean(), g2=-(b[rows] - b[rows].mean()),
-            ra_units="deg", dec_units="deg",
-        )  # fmt: skip
-
-    gg = treecorr.GGCorrelation(
-        min_sep=options.correlation_min_arcmin, max_sep=options.correlation_max_arcmin,
-        nbins=options.correlation_bins, sep_units="arcmin", num_threads=1,
-    )  # fmt: skip
-    gg.process(catalog(star, p1, p2), catalog(galaxy, e1, e2))
-    sigma = np.sqrt(gg.varxip)
-    used = gg.npairs > 0
-    if not used.any():
-        return [], None
-    weight = 1.0 / sigma[used] ** 2
-    mean = float(np.sum(weight * gg.xip[used]) / weight.sum())
-    row: _Row = ("star_galaxy_xi_plus", options.band, mean, float(weight.sum() ** -0.5),
-                 int(galaxy.sum()), "", "mean correlation of PSF and galaxy shapes")  # fmt: skip
-    return [row], (np.exp(gg.meanlogr[used]), gg.xip[used], sigma[used])
-
-
-def _fwhm(catalogue: Table, options: QualityOptions) -> Float64Array:
-    """FWHM of the PSF of each object [arcsec], 2 sqrt(ln 2) sqrt(xx + yy) as of a Gaussian."""
-    trace = _values(catalogue, "sdss_psf_xx") + _values(catalogue, "sdss_psf_yy")
-    with np.errstate(invalid="ignore"):
-        return 2.0 * np.sqrt(np.log(2.0)) * np.sqrt(trace) * options.pixel_scale
+    def table(self) -> Table:
+        names = ("quantity", "band", "value", "error", "n", "value_unit", "p_value", "description")
+        kinds = ("U48", "U8", "f8", "f8", "i8", "U16", "f8", "U160")
+        columns = zip(*self.rows, strict=True)
+        return load_schema("qualityTable").apply(
+            Table({n: np.array(c, k) for n, c, k in zip(names, columns, kinds, strict=True)})
+        )
 
 
 def measure_quality(
@@ -197,8 +125,10 @@ def measure_quality(
     references: Sequence[Table] = (),
     *,
     visits: Sequence[Table] = (),
+    stars: Sequence[Table] = (),
+    shears: Table | None = None,
     options: QualityOptions = QualityOptions(),
-) -> Table:
+) -> Quality:
     """Measure a catalogue.
 
     Parameters
@@ -209,98 +139,230 @@ def measure_quality(
         Shards of an astrometric reference in the ``refcat`` schema.
     visits : sequence of astropy.table.Table
         Visit summaries.
+    stars : sequence of astropy.table.Table
+        ``finalized_src_table`` of the visits: stars with their PSF.
+    shears : astropy.table.Table, optional
+        Schema ``shearCatalog``, for the null tests.
     options : QualityOptions
         Ranges.
 
     Returns
     -------
-    astropy.table.Table
-        Schema ``qualityTable``; what cannot be measured has value NaN and n = 0.
+    Quality
+        The table, and the curves behind it.
     """
-    rows: list[_Row] = [
-        ("objects", "", float(len(catalogue)), np.nan, len(catalogue), "", "objects exported")
-    ]
-    for band in bands_of(catalogue):
-        rows += _depth_rows(catalogue, band)
-    rows += _astrometry(catalogue, references, options)[0]
-    rows += _correlation(catalogue, options)[0]
-    fwhm = _fwhm(catalogue, options)
-    fwhm = fwhm[np.isfinite(fwhm)]
-    if len(fwhm):
-        rows.append(("psf_fwhm", options.band, float(np.median(fwhm)), float(robust_sigma(fwhm)),
-                     len(fwhm), "arcsec", "median FWHM of the PSF, and its scatter"))  # fmt: skip
-    rows += _visit_rows(visits)
-    columns = list(zip(*rows, strict=True))
-    names = ("quantity", "band", "value", "error", "n", "value_unit", "description")
-    kinds = ("U48", "U8", "f8", "f8", "i8", "U16", "U160")
-    table = Table({name: np.array(c, k) for name, c, k in zip(names, columns, kinds, strict=True)})
-    return load_schema("qualityTable").apply(table)
+    rows, messages = _Rows(), list[str]()
+    rows.add("objects", float(len(catalogue)), "objects exported", n=len(catalogue))
+    counts = {band: _depth(rows, catalogue, band) for band in bands_of(catalogue)}
+    offsets = _astrometry(rows, messages, catalogue, references, visits, options)
+    _size(rows, catalogue, options)
+    residuals = {"visits": visit_star_residuals(stars), "coadd": coadd_star_residuals(catalogue)}
+    rho = {}
+    for place, found in residuals.items():
+        if found is not None and (table := _psf(rows, messages, found, place, options)) is not None:
+            rho[place] = table
+    null_tests = {}
+    if shears is not None:
+        null_tests = _null_tests(rows, messages, catalogue, shears, options)
+    else:
+        messages.append("no shear catalogue: the null tests of the shears are not made")
+    _visits(rows, visits)
+    return Quality(
+        rows.table(), counts, offsets, residuals["visits"], residuals["coadd"], rho, null_tests,
+        messages,
+    )  # fmt: skip
 
 
-def _visit_rows(visits: Sequence[Table]) -> list[_Row]:
-    """Exposures of each band."""
-    by_band: dict[str, list[int]] = {}
-    for table in visits:
-        for band in np.unique(np.asarray(table["band"]).astype(str)) if len(table) else ():
-            same = np.asarray(table["band"]).astype(str) == band
-            by_band.setdefault(str(band), []).append(int(same.sum()))
-    return [
-        ("visits", band, float(len(ccds)), np.nan, sum(ccds), "", "exposures; n counts the CCDs")
-        for band, ccds in sorted(by_band.items())
-    ]
+def _depth(rows: _Rows, catalogue: Table, band: str) -> Counts:
+    """Magnitudes at S/N 10 and 20, and the magnitude of half completeness."""
+    for level in SNR_LEVELS:
+        mag = magnitudes_at_snr(catalogue, band, level)
+        value, error = median_with_error(mag)
+        text = f"median model magnitude at S/N {level - 1} to {level + 1}"
+        rows.add(f"mag_at_snr_{level}", value, text, error=error, n=len(mag), band=band, unit="mag")
+    counts = count_magnitudes(float_column(catalogue, f"{band}_cmodel_mag"))
+    text = "counts fall to half of the power law fitted to brighter ones"
+    rows.add("mag_half_complete", counts.limit, text, n=counts.n_used, band=band, unit="mag")
+    return counts
 
 
-def draw_quality(
-    catalogue: Table,
-    references: Sequence[Table] = (),
-    *,
-    options: QualityOptions = QualityOptions(),
-) -> bytes:
-    """Draw counts, errors, astrometry, PSF and shape correlation.
+def _astrometry(
+    rows: _Rows, messages: list[str], catalogue: Table, references: Sequence[Table],
+    visits: Sequence[Table], options: QualityOptions,
+) -> Float64Array:  # fmt: skip
+    """Offsets of stars from the reference, (2, n) [mas]."""
+    none = np.zeros((2, 0))
+    shards = [t for t in references if len(t)]
+    if not shards:
+        messages.append("no astrometric reference: positions are not compared")
+        return none
+    try:
+        reference = load_references(
+            shards, band="g", epoch_mjd=_epoch(shards, visits, options), flux_needed=False
+        )
+    except NoDataError as err:
+        messages.append(f"positions are not compared: {err}")
+        return none
+    ra, dec = float_column(catalogue, "ra"), float_column(catalogue, "dec")
+    star = float_column(catalogue, "extendedness")
+    chosen = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec) & ~(star > 0.5))
+    ra, dec = ra[chosen], dec[chosen]
+    pairs = match_sky(ra, dec, reference.ra, reference.dec, radius_arcsec=options.match_arcsec)
+    n = len(pairs)
+    if n < 3:
+        messages.append(f"positions are not compared: {n} stars have a match, 3 are needed")
+        return none
+    d_ra = (ra[pairs.first] - reference.ra[pairs.second] + 180.0) % 360.0 - 180.0
+    east = d_ra * np.cos(np.radians(dec[pairs.first])) * 3.6e6
+    north = (dec[pairs.first] - reference.dec[pairs.second]) * 3.6e6
+    for name, value in (("ra", east), ("dec", north)):
+        middle, error = median_with_error(value)
+        rows.add(f"astrometry_offset_{name}", middle, error=error, n=n, unit="mas",
+                 description="median position of stars less that of the reference")  # fmt: skip
+        scatter = float(robust_sigma(value))
+        rows.add(f"astrometry_scatter_{name}", scatter, error=scatter / np.sqrt(2 * n), n=n,
+                 unit="mas", description="robust scatter of the positions of stars about the "
+                 "reference")  # fmt: skip
+    return np.stack([east, north])
+
+
+def _epoch(shards: Sequence[Table], visits: Sequence[Table], options: QualityOptions) -> float:
+    if options.epoch_mjd:
+        return options.epoch_mjd
+    days = [float_column(t, "mjd") for t in visits if len(t)]
+    known = np.concatenate(days) if days else np.zeros(0)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else float(np.median(np.asarray(shards[0]["epoch"])))
+
+
+def psf_fwhm(catalogue: Table, *, pixel_scale: float) -> Float64Array:
+    """FWHM of the PSF at each object.
 
     Parameters
     ----------
-    catalogue, references, options
-        As of `measure_quality`.
+    catalogue : astropy.table.Table
+        Schema ``exportCatalog``.
+    pixel_scale : float [arcsec]
+        Pixel of the coadds.
 
     Returns
     -------
-    bytes
-        A PNG file.
+    (n,) float64 [arcsec]
+        2 sqrt(ln 2) sqrt(xx + yy), as of a Gaussian; NaN where there is no moment.
     """
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    (a, b, c), (d, e, f) = figure.subplots(2, 3)
-    for band in bands_of(catalogue):
-        mag = _values(catalogue, f"{band}_cmodel_mag")
-        err = _values(catalogue, f"{band}_cmodel_magerr")
-        good = np.isfinite(mag) & np.isfinite(err) & (err > 0)
-        if good.any():
-            a.hist(mag[good], bins=np.arange(14, 29, 0.25), histtype="step", label=band)
-            b.plot(mag[good][:5000], err[good][:5000], ",", label=band)
-    a.set(xlabel="model magnitude", ylabel="objects", yscale="log")
-    b.set(xlabel="model magnitude", ylabel="error [mag]", yscale="log", ylim=(1e-3, 1))
-    for snr in (5, 10, 20):
-        b.axhline(MAG_ERR_FACTOR / snr, color="0.6", lw=0.7)
-    if a.get_legend_handles_labels()[1]:
-        a.legend(fontsize=8)
-    offsets = _astrometry(catalogue, references, options)[1]
-    if offsets.size:
-        c.plot(offsets[0], offsets[1], ".", ms=2)
-    c.set(xlabel="East [mas]", ylabel="North [mas]", title="less reference")
-    ra, dec, fwhm = _values(catalogue, "ra"), _values(catalogue, "dec"), _fwhm(catalogue, options)
-    good = np.isfinite(fwhm)
-    if good.any():
-        points = d.scatter(ra[good], dec[good], c=fwhm[good], s=1, rasterized=True)
-        figure.colorbar(points, ax=d, label="PSF FWHM [arcsec]")
-    d.invert_xaxis()
-    d.set(xlabel="RA [deg]", ylabel="Dec [deg]")
-    curve = _correlation(catalogue, options)[1]
-    if curve is not None:
-        e.errorbar(curve[0], curve[1], curve[2], fmt="o", ms=4)
-        e.set_xscale("log")
-    e.axhline(0, color="0.6", lw=0.7)
-    e.set(xlabel="separation [arcmin]", ylabel="PSF-galaxy correlation")
-    f.plot(ra, dec, ",", color="k")
-    f.invert_xaxis()
-    f.set(xlabel="RA [deg]", ylabel="Dec [deg]", title=f"{len(catalogue)} objects")
-    return figure_to_png(figure)
+    trace = float_column(catalogue, "sdss_psf_xx") + float_column(catalogue, "sdss_psf_yy")
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2.0 * np.sqrt(np.log(2.0)) * np.sqrt(trace) * pixel_scale, np.float64)
+
+
+def _size(rows: _Rows, catalogue: Table, options: QualityOptions) -> None:
+    fwhm = psf_fwhm(catalogue, pixel_scale=options.pixel_scale)
+    fwhm = fwhm[np.isfinite(fwhm)]
+    if len(fwhm):
+        text = "median FWHM of the coadd's PSF; the error is its scatter"
+        rows.add("psf_fwhm", float(np.median(fwhm)), text, error=float(robust_sigma(fwhm)),
+                 n=len(fwhm), band=options.band, unit="arcsec")  # fmt: skip
+
+
+def _psf(
+    rows: _Rows, messages: list[str], stars: StarResiduals, place: str, options: QualityOptions
+) -> Table | None:
+    """Residuals of the PSF at stars that it has not seen, and the rho statistics."""
+    graded = stars.for_grading()
+    kind = "reserved stars" if graded.reserved.all() else "stars"
+    for name, (value, error) in residual_summary(graded).items():
+        what = "T star / T PSF - 1" if name == "size" else f"{name} of the star less the PSF's"
+        rows.add(f"psf_residual_{name}_{place}", value, error=error, n=len(graded),
+                 description=f"{what}: median of the {kind} of the {place}")  # fmt: skip
+    try:
+        rho = measure_rho(
+            graded, min_arcmin=options.correlation_min_arcmin,
+            max_arcmin=options.correlation_max_arcmin, n_bins=options.correlation_bins,
+        )  # fmt: skip
+    except NoDataError as err:
+        messages.append(f"{place}: {err}")
+        return None
+    weight = np.asarray(rho["n_pairs"]) / np.sum(rho["n_pairs"])
+    for k in range(1, 6):
+        # Pairs weigh alike; the errors do the same, but vanish for a PSF without a residual.
+        value = float(np.sum(weight * rho[f"rho_{k}"]))
+        error = float(np.sqrt(np.sum((weight * rho[f"rho_{k}_err"]) ** 2)))
+        text = f"rho statistic {k} of the {place}, mean over the separations"
+        rows.add(f"rho_{k}_{place}", value, text, error=error, n=len(graded))
+    return rho
+
+
+def _null_tests(
+    rows: _Rows, messages: list[str], catalogue: Table, shears: Table, options: QualityOptions
+) -> dict[str, Table]:
+    """Null tests of the shears against the PSF and the stars of the catalogue."""
+    use = np.ones(len(shears), bool)
+    if "use" in shears.colnames:
+        use = np.asarray(shears["use"], bool)
+    needed = {"ID", "psf_used", "psf_reserved", "sdss_psf_e1", "sdss_psf_e2"}
+    if missing := sorted((needed - set(catalogue.colnames)) | ({"ID"} - set(shears.colnames))):
+        messages.append(f"the null tests of the shears need the column {', '.join(missing)}")
+        return {}
+    star = np.asarray(catalogue["psf_used"], bool) | np.asarray(catalogue["psf_reserved"], bool)
+    g1, g2 = _psf_shear(catalogue)
+    row = {name: i for i, name in enumerate(np.asarray(catalogue["ID"]).astype(str))}
+    index = np.array([row.get(name, -1) for name in np.asarray(shears["ID"]).astype(str)], np.int64)
+    known = index >= 0
+    shears, index = shears[known], index[known]
+    settings = NullTestOptions(
+        min_radius_arcmin=options.correlation_min_arcmin,
+        max_radius_arcmin=options.correlation_max_arcmin,
+        n_bins=options.correlation_bins,
+        n_patches=int(np.clip(use.sum() // 40, 4, options.max_patches)),
+    )
+    try:
+        summary, parts = run_null_tests(
+            shears, psf_g1=g1[index], psf_g2=g2[index],
+            star_ra=float_column(catalogue, "ra")[star],
+            star_dec=float_column(catalogue, "dec")[star],
+            star_psf_g1=g1[star], star_psf_g2=g2[star],
+            rng=np.random.default_rng(options.seed), options=settings,
+        )  # fmt: skip
+    except (NoDataError, DataError) as err:
+        messages.append(f"the null tests of the shears are not made: {err}")
+        return {}
+    for r in summary:
+        rows.add(f"null_{r['name']}", float(r["value"]), error=float(r["error"]),
+                 n=int(use.sum()), p_value=float(r["p_value"]), band=options.band,
+                 description=str(r["description"]))  # fmt: skip
+    return parts
+
+
+def _psf_shear(catalogue: Table) -> tuple[Float64Array, Float64Array]:
+    """Shear-like ellipticity of the PSF at each object, in sky axes."""
+    e1, e2 = float_column(catalogue, "sdss_psf_e1"), float_column(catalogue, "sdss_psf_e2")
+    with np.errstate(invalid="ignore"):
+        factor = 1.0 / (1.0 + np.sqrt(1.0 - e1**2 - e2**2))
+    # Pixel axes have x to the West: the second component changes its sign.
+    return factor * e1, -factor * e2
+
+
+def _visits(rows: _Rows, visits: Sequence[Table]) -> None:
+    """Exposures of each band, their time and their seeing."""
+    by_band: dict[str, list[Table]] = {}
+    for table in visits:
+        bands = np.asarray(table["band"]).astype(str) if len(table) else np.zeros(0, str)
+        for band in np.unique(bands):
+            by_band.setdefault(str(band), []).append(table[bands == band])
+    for band, tables in sorted(by_band.items()):
+        n_ccd = sum(len(t) for t in tables)
+        rows.add("visits", float(len(tables)), n=n_ccd, band=band,
+                 description="exposures; n counts the CCDs")  # fmt: skip
+        seconds = [float(np.median(float_column(t, "expTime"))) for t in tables]
+        rows.add("exposure_time", float(np.sum(seconds)), n=len(tables), band=band, unit="s",
+                 description="sum over the exposures")  # fmt: skip
+        for quantity, column, unit, text in (
+            ("visit_fwhm", "fwhm", "pixel", "median FWHM of the CCDs' PSF"),
+            ("visit_zero_point", "zeroPoint", "mag", "median zero point of the CCDs"),
+        ):
+            values = np.concatenate([float_column(t, column) for t in tables])
+            values = values[np.isfinite(values)]
+            if len(values):
+                middle, error = median_with_error(values)
+                rows.add(quantity, middle, error=error, n=len(values), band=band, unit=unit,
+                         description=text)  # fmt: skip
