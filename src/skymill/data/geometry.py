@@ -114,6 +114,38 @@ class FitsWcs:
         header["CRPIX2"] -= dy
         return FitsWcs(header)
 
+    def binned(self, block: int) -> FitsWcs:
+        """The mapping of an image whose pixels are blocks of those of this one.
+
+        Parameters
+        ----------
+        block : int
+            Pixels along each side of a block; the first block starts at the first pixel.
+
+        Returns
+        -------
+        FitsWcs
+            ``new.pixel_to_sky(x, y)`` is the sky of the middle of the block. Only for projections
+            without distortions.
+
+        Raises
+        ------
+        DataError
+            If the mapping has a distortion.
+        """
+        if self._wcs.has_distortion:
+            raise DataError("a mapping with distortions cannot be binned")
+        header = self.header
+        for axis in (1, 2):
+            header[f"CRPIX{axis}"] = (header[f"CRPIX{axis}"] - 0.5) / block + 0.5
+            header[f"CDELT{axis}"] = header.get(f"CDELT{axis}", 1.0) * block
+            if "CD1_1" in header:
+                del header[f"CDELT{axis}"]
+        for key in ("CD1_1", "CD1_2", "CD2_1", "CD2_2"):
+            if key in header:
+                header[key] *= block
+        return FitsWcs(header)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FitsWcs) and self._header == other._header
 

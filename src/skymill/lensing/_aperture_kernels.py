@@ -110,3 +110,65 @@ def radial_histograms(
             out[1, p, b] = hist[b, 1]
             out[2, p, b] = hist[b, 2]
             out[3, p, b] = hist[b, 3]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def turned_histograms(
+    row_north,
+    row_east,
+    cell_start,
+    n_cell_x,
+    n_cell_y,
+    cell_size,
+    cell_x0,
+    cell_y0,
+    east,
+    north,
+    shears,
+    r_max,
+    n_bins,
+    out,
+):
+    """Sums of w g_t and w g_x in radial bins, of many catalogues at the same places.
+
+    ``shears`` (n, 2, n_turn) float32: w g1 and w g2 of each catalogue. ``out``
+    (n_points, n_bins, 2, n_turn) is overwritten: g_t, g_x. Bins as in `radial_histograms`.
+    """
+    n_turn = shears.shape[2]
+    factor = np.float32(n_bins) / np.sqrt(np.float32(r_max))
+    r_max2 = np.float32(r_max * r_max)
+    tiny = np.float32(1e-12)
+    for p in range(row_east.size):
+        hist = out[p]
+        hist[:, :, :] = np.float32(0.0)
+        east0 = np.float32(row_east[p])
+        north0 = np.float32(row_north)
+        iy0 = max(int(np.floor((row_north - r_max - cell_y0) / cell_size)), 0)
+        iy1 = min(int(np.floor((row_north + r_max - cell_y0) / cell_size)), n_cell_y - 1)
+        for iy in range(iy0, iy1 + 1):
+            low = cell_y0 + iy * cell_size - row_north
+            gap = max(low, -(low + cell_size), 0.0)
+            if gap >= r_max:
+                continue
+            chord = np.sqrt(r_max * r_max - gap * gap)
+            ix0 = max(int(np.floor((row_east[p] - chord - cell_x0) / cell_size)), 0)
+            ix1 = min(int(np.floor((row_east[p] + chord - cell_x0) / cell_size)), n_cell_x - 1)
+            if ix1 < ix0:
+                continue
+            for i in range(cell_start[iy * n_cell_x + ix0], cell_start[iy * n_cell_x + ix1 + 1]):
+                dx = east[i] - east0
+                dy = north[i] - north0
+                r2 = dx * dx + dy * dy
+                if r2 >= r_max2:
+                    continue
+                inverse = np.float32(1.0) / (r2 + tiny)
+                cos2 = (dx * dx - dy * dy) * inverse
+                sin2 = np.float32(2.0) * dx * dy * inverse
+                b = min(np.int32(factor * np.sqrt(np.sqrt(r2))), np.int32(n_bins - 1))
+                first = shears[i, 0]
+                second = shears[i, 1]
+                tangential = hist[b, 0]
+                cross = hist[b, 1]
+                for k in range(n_turn):
+                    tangential[k] -= first[k] * cos2 + second[k] * sin2
+                    cross[k] += first[k] * sin2 - second[k] * cos2

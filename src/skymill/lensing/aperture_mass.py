@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.io import fits
+from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
 
 from skymill.data.errors import ConfigError, DataError
@@ -19,7 +20,14 @@ from skymill.lensing._aperture_kernels import radial_histograms
 from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.filters import FILTER_NAMES, aperture_filter
 
-__all__ = ["ApertureMassMap", "ApertureMassOptions", "make_aperture_mass_map"]
+__all__ = [
+    "ApertureMassMap",
+    "ApertureMassOptions",
+    "filter_matrix",
+    "make_aperture_mass_map",
+    "sort_into_cells",
+    "sum_over_grid",
+]
 
 Float32Array = NDArray[np.float32]
 
@@ -85,6 +93,11 @@ class ApertureMassMap:
     filter: str
     wcs: FitsWcs
     n_galaxies: int
+
+    @property
+    def step_arcmin(self) -> float:
+        """Distance of grid points [arcmin]."""
+        return float(proj_plane_pixel_scales(self.wcs.astropy)[1]) * 60.0
 
     def snr(self, mode: str = "E") -> Float32Array:
         """Signal to noise (n_aperture, ny, nx) of the E or the B mode; zero without galaxies."""
@@ -182,10 +195,29 @@ def _choose_apertures(options: ApertureMassOptions, half_field: float) -> NDArra
     return np.linspace(low, high, n)
 
 
-def _sort_into_cells(
-    columns: NDArray[np.float32], size: float
-) -> tuple[NDArray[np.float32], NDArray[np.int64], int, int, float, float]:
-    """Galaxies sorted by square cells, the x axis running fastest, and where each cell starts."""
+def sort_into_cells(
+    columns: NDArray[np.floating], size: float
+) -> tuple[NDArray[np.floating], NDArray[np.int64], int, int, float, float]:
+    """Galaxies sorted by square cells, the x axis running fastest, and where each cell starts.
+
+    Parameters
+    ----------
+    columns : (m, n) float
+        Properties of the galaxies; the first two are East and North [arcmin].
+    size : float [arcmin]
+        Side of a cell.
+
+    Returns
+    -------
+    columns : (m, n) float
+        In the new order.
+    start : (n_cell + 1,) int64
+        First galaxy of each cell.
+    nx, ny : int
+        Cells in each direction.
+    x0, y0 : float [arcmin]
+        Corner of the first.
+    """
     east, north = columns[0], columns[1]
     x0, y0 = float(east.min()) - 1e-3, float(north.min()) - 1e-3
     ix = ((east - x0) / size).astype(np.int64)
@@ -197,16 +229,31 @@ def _sort_into_cells(
     return np.ascontiguousarray(columns[:, order]), start, nx, ny, x0, y0
 
 
-def _filter_matrix(
-    options: ApertureMassOptions, apertures: NDArray[np.float64]
+def filter_matrix(
+    filter_name: str, n_bins: int, apertures: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """R^2 Q at the middle of each radial bin: (n_bins, n_aperture)."""
-    n, r_max = options.radial_bins, apertures.max()
+    """R^2 Q at the middle of each radial bin.
+
+    Parameters
+    ----------
+    filter_name : str
+        Filter function.
+    n_bins : int
+        Bins, equally spaced in the square root of the radius up to the largest aperture.
+    apertures : (n_aperture,) float64 [arcmin]
+        Radii.
+
+    Returns
+    -------
+    (n_bins, n_aperture) float64
+        Values.
+    """
+    n, r_max = n_bins, apertures.max()
     edges = (np.arange(n + 1) / n) ** 2 * r_max
     # Galaxies fill a ring in proportion to r: its mean radius, not its middle.
     low, high = edges[:-1], edges[1:]
     middle = 2.0 / 3.0 * (high**3 - low**3) / (high**2 - low**2)
-    return aperture_filter(options.filter, middle[:, None] / apertures[None, :])
+    return aperture_filter(filter_name, middle[:, None] / apertures[None, :])
 
 
 def _inside_matrix(n_bins: int, apertures: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -273,7 +320,9 @@ def make_aperture_mass_map(
     offsets = np.arange(-half, half + 1, dtype=np.float64) * step
     w = sample.weight / sample.weight.mean()
     columns = np.stack([east, north, w * g1, w * g2, 0.5 * w * w * (g1**2 + g2**2), w])
-    cubes = _sum_over_grid(columns.astype(np.float32), offsets, apertures, options)
+    cubes = sum_over_grid(
+        columns.astype(np.float32), offsets, apertures, options.filter, options.radial_bins
+    )
     signal_e, signal_b, noise, weight = cubes
     positive = weight > 0
     norm = np.pi / np.where(positive, weight, 1.0)  # A Q = pi (R^2 Q)
@@ -293,17 +342,37 @@ def make_aperture_mass_map(
     )
 
 
-def _sum_over_grid(
+def sum_over_grid(
     columns: Float32Array,
     offsets: NDArray[np.float64],
     apertures: NDArray[np.float64],
-    options: ApertureMassOptions,
+    filter_name: str,
+    n_bins: int,
 ) -> Float32Array:
-    """Sums over the galaxies of each aperture at each point: (4, n_aperture, ny, nx)."""
-    n, r_max = options.radial_bins, float(apertures.max())
+    """Sums over the galaxies of each aperture at each point of a square grid.
+
+    Parameters
+    ----------
+    columns : (6, n) float32
+        East, North [arcmin], w g1, w g2, w^2 |g|^2 / 2, w.
+    offsets : (n_grid,) float64 [arcmin]
+        Places of the grid along North; those along East are their negatives.
+    apertures : (n_aperture,) float64 [arcmin]
+        Radii.
+    filter_name : str
+        Filter function Q.
+    n_bins : int
+        Radial bins.
+
+    Returns
+    -------
+    (4, n_aperture, ny, nx) float32
+        Sums of R^2 Q w g_t, R^2 Q w g_x, R^4 Q^2 w^2 |g|^2 / 2 and w.
+    """
+    n, r_max = n_bins, float(apertures.max())
     size = max(r_max / 6.0, float(np.ptp(columns[0])) / 200.0, 1e-3)
-    galaxies, start, ncx, ncy, x0, y0 = _sort_into_cells(columns, size)
-    q = _filter_matrix(options, apertures)
+    galaxies, start, ncx, ncy, x0, y0 = sort_into_cells(columns, size)
+    q = filter_matrix(filter_name, n, apertures)
     matrices = [m.astype(np.float32) for m in (q, q, q * q, _inside_matrix(n, apertures))]
     n_grid, n_ap = len(offsets), len(apertures)
     out = np.empty((4, n_ap, n_grid, n_grid), dtype=np.float32)

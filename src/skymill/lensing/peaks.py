@@ -13,9 +13,11 @@ from skymill.data.errors import NoDataError
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.lensing.aperture_mass import ApertureMassMap
+from skymill.lensing.catalogue import sky_to_plane
 
-__all__ = ["PeakOptions", "best_peak", "find_peaks"]
+__all__ = ["PeakOptions", "best_peak", "distinct_peaks", "find_peaks", "peaks_of_plane"]
 
+_JUDGED = ("snr_rotated", "p_local", "p_global", "n_false")
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
@@ -54,6 +56,33 @@ def _refine(values: NDArray[np.float32], iy: int, ix: int) -> tuple[float, float
     return out[0], out[1]
 
 
+def peaks_of_plane(snr: NDArray[np.float32], options: PeakOptions) -> list[tuple[int, int, int]]:
+    """Connected regions above the threshold in one map.
+
+    Parameters
+    ----------
+    snr : (ny, nx) float32
+        Signal to noise; -inf where it does not count.
+    options : PeakOptions
+        Threshold and area.
+
+    Returns
+    -------
+    list of (iy, ix, area)
+        The highest pixel of each region, and its pixels.
+    """
+    labels, n = ndimage.label(snr > options.threshold, structure=_EIGHT)
+    if n == 0:
+        return []
+    areas = np.bincount(labels.ravel(), minlength=n + 1)[1:]
+    tops = ndimage.maximum_position(snr, labels, index=np.arange(1, n + 1))
+    return [
+        (int(iy), int(ix), int(area))
+        for area, (iy, ix) in zip(areas, tops, strict=True)
+        if area >= options.min_area
+    ]
+
+
 def find_peaks(mass_map: ApertureMassMap, options: PeakOptions = PeakOptions()) -> Table:
     """Find the peaks of each aperture, in the E and the B mode.
 
@@ -70,25 +99,18 @@ def find_peaks(mass_map: ApertureMassMap, options: PeakOptions = PeakOptions()) 
         Schema ``massMapPeaks``, one row a peak, the highest first; maybe without rows.
     """
     rows = []
-    step = abs(mass_map.wcs.header["CDELT2"]) * 60.0
+    step = mass_map.step_arcmin
     for mode in ("E", "B"):
         snr = mass_map.snr(mode)
         signal = mass_map.e_mode if mode == "E" else mass_map.b_mode
         usable = mass_map.coverage >= options.min_coverage
         for k, aperture in enumerate(mass_map.apertures):
             masked = np.where(usable[k], snr[k], -np.inf)
-            labels, n = ndimage.label(masked > options.threshold, structure=_EIGHT)
-            if n == 0:
-                continue
-            areas = np.bincount(labels.ravel(), minlength=n + 1)[1:]
-            tops = ndimage.maximum_position(masked, labels, index=np.arange(1, n + 1))
-            for area, (iy, ix) in zip(areas, tops, strict=True):
-                if area < options.min_area:
-                    continue
-                x, y = _refine(snr[k], int(iy), int(ix))
+            for iy, ix, area in peaks_of_plane(masked, options):
+                x, y = _refine(snr[k], iy, ix)
                 rows.append(
                     (mode, aperture, float(snr[k, iy, ix]), float(signal[k, iy, ix]), x, y,
-                     int(area), float(2.0 * np.sqrt(area / np.pi) * step),
+                     area, float(2.0 * np.sqrt(area / np.pi) * step),
                      float(mass_map.coverage[k, iy, ix]))
                 )  # fmt: skip
     schema = load_schema("massMapPeaks")
@@ -116,6 +138,8 @@ def find_peaks(mass_map: ApertureMassMap, options: PeakOptions = PeakOptions()) 
             "diameter": width,
             "coverage": coverage,
             "is_best": best,
+            # Unknown without maps of turned shapes: skymill.lensing.rotation.judge_peaks.
+            **{name: np.full(len(rows), np.nan) for name in _JUDGED},
         }
     )
     return schema.apply(table)
@@ -145,3 +169,41 @@ def best_peak(peaks: Table) -> tuple[float, float]:
             "the peak table has no E-mode peak; give a centre, or lower the peaks' threshold"
         )
     return float(peaks["ra"][rows[0]]), float(peaks["dec"][rows[0]])
+
+
+def distinct_peaks(
+    peaks: Table,
+    *,
+    number: int,
+    separation_arcmin: float,
+    taken: tuple[float, float] | None = None,
+) -> list[tuple[float, float]]:
+    """Positions of the highest E-mode peaks, over all apertures, that are not the same mass.
+
+    Parameters
+    ----------
+    peaks : astropy.table.Table
+        From `find_peaks`.
+    number : int
+        At most so many.
+    separation_arcmin : float [arcmin]
+        Least distance between two of them; lower ones nearer than that are passed over.
+    taken : (ra, dec) [deg], optional
+        A place to stay away from too; not returned.
+
+    Returns
+    -------
+    list of (ra, dec) [deg]
+        The highest first; maybe empty.
+    """
+    out: list[tuple[float, float]] = []
+    known = [] if taken is None else [taken]
+    for row in peaks[np.asarray(peaks["mode"]).astype(str) == "E"] if len(peaks) else []:
+        place = float(row["ra"]), float(row["dec"])
+        others = np.array([*known, *out]).reshape(-1, 2)
+        east, north = sky_to_plane(ra=others[:, 0], dec=others[:, 1], centre=place)
+        if (np.hypot(east, north) >= separation_arcmin).all():
+            out.append(place)
+        if len(out) == number:
+            break
+    return out

@@ -5,6 +5,7 @@ All shapes are in units of ``2 r_s rho_s`` and of the scale radius, as in `skymi
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,6 +184,7 @@ class HaloTables:
         return (LN_X_MAX - LN_X_MIN) / (self.kappa.shape[1] - 1)
 
 
+@functools.lru_cache(maxsize=4)
 def _plain_tables(n: int) -> tuple[Float64Array, Float64Array]:
     x = np.exp(np.linspace(LN_X_MIN, LN_X_MAX, n))
     kappa = convergence_shape(x)

@@ -13,7 +13,7 @@ from skymill.lensing.catalogue import ShearSample, tangential_shear
 from skymill.lensing.contamination import Dilution, covered_radii, fit_dilution
 from skymill.lensing.cosmology import FIDUCIAL, Cosmology
 
-__all__ = ["LensedSources", "SourceOptions", "mean_efficiency", "select_sources"]
+__all__ = ["LensedSources", "SourceOptions", "mean_efficiency", "rows_behind", "select_sources"]
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -211,9 +211,27 @@ def _require_in_range(
     )
 
 
-def _behind(
-    sample: ShearSample, beta: Float64Array, z_lens: float, options: SourceOptions
+def rows_behind(
+    sample: ShearSample, beta: Float64Array, *, z_lens: float, options: SourceOptions
 ) -> BoolArray:
+    """Galaxies that count as being behind a lens.
+
+    Parameters
+    ----------
+    sample : ShearSample
+        All galaxies.
+    beta : (n,) float64
+        Their mean efficiency from `mean_efficiency`.
+    z_lens : float
+        Redshift of the lens.
+    options : SourceOptions
+        Redshift margin; what to do with unknown redshifts.
+
+    Returns
+    -------
+    (n,) bool
+        Which.
+    """
     behind = beta > 0
     known = _known(sample)
     if sample.z is not None:
@@ -265,7 +283,7 @@ def select_sources(
     inside = (radius >= options.radius_min_mpc) & (radius <= options.radius_max_mpc) & (radius > 0)
     _require_in_range(radius, inside, centre, options)
     beta, ratio = mean_efficiency(sample, z_lens=z_lens, cosmology=cosmology)
-    behind = _behind(sample, beta, z_lens, options)
+    behind = rows_behind(sample, beta, z_lens=z_lens, options=options)
     keep = inside & behind
     if keep.sum() < options.min_galaxies:
         raise NoDataError(

@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
 from skymill.lensing.aperture_mass import ApertureMassMap
+from skymill.lensing.convergence import ConvergenceMap
+from skymill.lensing.halo_fit import HaloFit
 from skymill.lensing.mass_fit import MassFit
 
-__all__ = ["draw_density", "draw_mass_fit", "draw_mass_map", "figure_to_png"]
+__all__ = [
+    "choose_aperture",
+    "draw_convergence",
+    "draw_density",
+    "draw_halo_fit",
+    "draw_mass_fit",
+    "draw_mass_map",
+    "figure_to_png",
+]
 
 _SNR_RANGE = (-3.0, 6.0)
 
@@ -42,7 +52,21 @@ def figure_to_png(figure: Figure, *, dpi: int = 90) -> bytes:
     return buffer.getvalue()
 
 
-def _choose_aperture(mass_map: ApertureMassMap, aperture: float | None) -> int:
+def choose_aperture(mass_map: ApertureMassMap, aperture: float | None) -> int:
+    """Number of the aperture to show.
+
+    Parameters
+    ----------
+    mass_map : ApertureMassMap
+        The maps.
+    aperture : float [arcmin], optional
+        The nearest to this radius; that with the highest covered E-mode peak if omitted.
+
+    Returns
+    -------
+    int
+        Index of the aperture.
+    """
     if aperture is not None:
         return int(np.abs(mass_map.apertures - aperture).argmin())
     covered = np.where(mass_map.coverage >= 0.7, mass_map.snr("E"), -np.inf)
@@ -130,7 +154,7 @@ def draw_mass_map(
     bytes
         A PNG file.
     """
-    k = _choose_aperture(mass_map, aperture)
+    k = choose_aperture(mass_map, aperture)
     radius = float(mass_map.apertures[k])
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     figure.suptitle(
@@ -149,6 +173,117 @@ def draw_mass_map(
             same = np.isclose(np.asarray(peaks["aperture"]), radius)
             chosen = peaks[same & (np.asarray(peaks["mode"]).astype(str) == mode)]
         _draw_mode(axes, mass_map.snr(mode)[k], title=f"{mode} mode", peaks=chosen, mark=position)
+    return figure_to_png(figure)
+
+
+def draw_convergence(
+    maps: ConvergenceMap, *, mark: tuple[float, float] | None = None, title: str = ""
+) -> bytes:
+    """Draw the direct and the Wiener convergence, E and B.
+
+    Parameters
+    ----------
+    maps : ConvergenceMap
+        The maps.
+    mark : (ra, dec) [deg], optional
+        A position to mark with a circle.
+    title : str
+        Title of the figure.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    figure = Figure(figsize=(10.5, 8.4), layout="constrained")
+    figure.suptitle(
+        f"{title + ': ' if title else ''}convergence, {maps.n_galaxies} galaxies", fontsize=10
+    )
+    rows = (
+        ("Kaiser-Squires", maps.kappa_e, maps.kappa_b),
+        ("Wiener filter", maps.wiener_e, maps.wiener_b),
+    )
+    for i, (name, e_mode, b_mode) in enumerate(rows):
+        top = max(float(np.percentile(np.abs(e_mode), 99.8)), 1e-6)
+        for j, (mode, plane) in enumerate((("E", e_mode), ("B", b_mode))):
+            axes = figure.add_subplot(2, 2, 2 * i + j + 1, projection=maps.wcs.astropy)
+            shown = np.where(maps.mask, np.nan, plane) if i == 0 else plane
+            image = axes.imshow(shown, origin="lower", cmap="RdBu_r", vmin=-top, vmax=top)
+            axes.set_facecolor("0.8")
+            if mark is not None:
+                x, y = maps.wcs.sky_to_pixel(ra=[mark[0]], dec=[mark[1]])
+                axes.plot(x, y, "o", mfc="none", mec="lime", ms=11, mew=1.4)
+            axes.set_title(f"{name}, {mode} mode", fontsize=10)
+            for axis, label in zip(axes.coords, ("RA", "Dec"), strict=True):  # type: ignore[attr-defined]
+                axis.set_axislabel(label, fontsize=9)
+                axis.set_ticklabel(size=7)
+            bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+            bar.ax.tick_params(labelsize=7)
+    return figure_to_png(figure)
+
+
+_PARAMETER_LABELS = {
+    "log_mass": "log M200",
+    "ln_c": "ln c",
+    "east": "East [arcmin]",
+    "north": "North [arcmin]",
+}
+
+
+def draw_halo_fit(fit: HaloFit, *, title: str = "") -> bytes:
+    """Draw the distributions of the parameters of a fit of halos, each and in pairs.
+
+    Parameters
+    ----------
+    fit : HaloFit
+        The fit: its Markov chains, or its bootstrap without them.
+    title : str
+        Title of the figure.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+
+    Raises
+    ------
+    DataError
+        If the fit has neither chains nor bootstrap.
+    """
+    draws = fit.chain if len(fit.chain) else fit.bootstrap
+    if len(draws) == 0:
+        raise DataError("the fit has neither Markov chains nor a bootstrap to draw")
+    n = len(fit.names)
+    figure = Figure(figsize=(2.0 * n + 1.5, 2.0 * n + 1.0), layout="constrained")
+    panels = figure.subplots(n, n, squeeze=False)
+    limits = np.percentile(draws, [0.2, 99.8], axis=0).T
+    for i in range(n):
+        for j in range(n):
+            axes = panels[i, j]
+            if j > i:
+                axes.set_visible(False)
+                continue
+            if i == j:
+                axes.hist(draws[:, i], bins=40, range=limits[i], histtype="stepfilled", alpha=0.6)
+                axes.axvline(fit.best[i], color="k", lw=0.8)
+                axes.set_yticks([])
+            else:
+                axes.hist2d(draws[:, j], draws[:, i], bins=40, range=[limits[j], limits[i]],
+                            cmap="Blues")  # fmt: skip
+                axes.plot(fit.best[j], fit.best[i], "k+", ms=8)
+            axes.tick_params(labelsize=7)
+            kind, number = fit.names[j].rsplit("_", 1)
+            if i == n - 1:
+                axes.set_xlabel(f"{_PARAMETER_LABELS[kind]} ({number})", fontsize=8)
+            else:
+                axes.set_xticklabels([])
+            if j == 0 and i > 0:
+                kind, number = fit.names[i].rsplit("_", 1)
+                axes.set_ylabel(f"{_PARAMETER_LABELS[kind]} ({number})", fontsize=8)
+            elif j > 0:
+                axes.set_yticklabels([])
+    figure.suptitle(title or "halos: Markov chains" if len(fit.chain) else "halos: bootstrap",
+                    fontsize=10)  # fmt: skip
     return figure_to_png(figure)
 
 

@@ -7,19 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.io import fits
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
 from skymill.coadd.skymap import Tract
 from skymill.data.errors import DataError
+from skymill.data.geometry import FitsWcs
 from skymill.data.options import check_choice, check_range, option
 
-__all__ = ["PictureOptions", "color_rgb", "data_rectangle", "draw_sky_map", "encode_png"]
+__all__ = [
+    "PictureOptions",
+    "color_rgb",
+    "data_rectangle",
+    "decode_png",
+    "draw_sky_map",
+    "encode_png",
+]
 
 Float32Array = NDArray[np.float32]
+_WCS_KEY = "WCS"
 
 #: Factors that make a typical galaxy grey: the inverse of its flux in each band relative to r.
 BAND_WEIGHTS = {"u": 3.0, "g": 1.9, "r": 1.0, "i": 0.75, "z": 0.62, "Y": 0.58, "y": 0.58}
@@ -174,13 +185,16 @@ def color_rgb(
     return out
 
 
-def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+def encode_png(rgb: NDArray[np.uint8], wcs: FitsWcs | None = None) -> bytes:
     """A picture as the bytes of a PNG file.
 
     Parameters
     ----------
     rgb : (ny, nx, 3) uint8
         Colours, the first row at the top.
+    wcs : FitsWcs, optional
+        Mapping of the pixels to the sky, written into the file as text; rows count from the
+        bottom, as in FITS.
 
     Returns
     -------
@@ -188,8 +202,35 @@ def encode_png(rgb: NDArray[np.uint8]) -> bytes:
         The file.
     """
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb), "RGB").save(buffer, format="PNG", compress_level=1)
+    text = PngInfo()
+    if wcs is not None:
+        text.add_text(_WCS_KEY, wcs.header.tostring(sep="\n"))
+    Image.fromarray(np.ascontiguousarray(rgb), "RGB").save(
+        buffer, format="PNG", compress_level=1, pnginfo=text
+    )
     return buffer.getvalue()
+
+
+def decode_png(content: bytes) -> tuple[NDArray[np.uint8], FitsWcs | None]:
+    """Read what `encode_png` wrote, or any PNG.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+
+    Returns
+    -------
+    rgb : (ny, nx, 3) uint8
+        Colours, the first row at the bottom.
+    wcs : FitsWcs or None
+        Mapping of the pixels to the sky, if the file has one.
+    """
+    with Image.open(io.BytesIO(content)) as picture:
+        header = getattr(picture, "text", {}).get(_WCS_KEY)
+        rgb = np.asarray(picture.convert("RGB"))[::-1]
+    wcs = None if header is None else FitsWcs(fits.Header.fromstring(header, sep="\n"))
+    return rgb, wcs
 
 
 def draw_sky_map(

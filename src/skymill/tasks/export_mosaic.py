@@ -29,6 +29,7 @@ from skymill.coadd.mosaic import (
     mosaic_box,
 )
 from skymill.coadd.skymap import Tract
+from skymill.data.geometry import FitsWcs
 from skymill.data.images import Box
 from skymill.data.masks import MaskPlane
 from skymill.qa.pictures import PictureOptions, color_rgb, data_rectangle, encode_png
@@ -124,7 +125,8 @@ class ExportMosaicTask(PipelineTask):
             result = self.run(tract=tract, box=box, handles=handles)
             small[band], saturated[band] = result.small, result.saturated
             butlerQC.put(result.mosaic, targets[band])
-        butlerQC.put(self.draw(small, saturated), outputRefs.color)
+        wcs = tract.wcs.shifted(dx=box.x0, dy=box.y0).binned(self._block(box.shape))
+        butlerQC.put(self.draw(small, saturated, wcs), outputRefs.color)
 
     def run(self, *, tract: Tract, box: Box, handles: list[Any]) -> Struct:
         """The mosaic of one band.
@@ -150,8 +152,7 @@ class ExportMosaicTask(PipelineTask):
         header["LTV1"], header["LTV2"] = -box.x0, -box.y0
         primary = fits.PrimaryHDU(image, header=header)
         planes = fits.CompImageHDU(mask, header=header, name="MASK", compression_type="RICE_1")
-        widest = max(box.shape)
-        block = max(self.config.block, -(-widest // self.config.maxSize))
+        block = self._block(box.shape)
         small = drop_wide_gaps(bin_image(image, block), bin_mask(mask, _LOST, block))
         return Struct(
             mosaic=fits.HDUList([primary, planes]),
@@ -159,8 +160,15 @@ class ExportMosaicTask(PipelineTask):
             saturated=bin_mask(mask, MaskPlane.SAT, block),
         )
 
+    def _block(self, shape: tuple[int, ...]) -> int:
+        """Pixels averaged for one of the picture."""
+        return int(max(self.config.block, -(-max(shape) // self.config.maxSize)))
+
     def draw(
-        self, images: dict[str, np.ndarray], saturated: dict[str, np.ndarray] | None = None
+        self,
+        images: dict[str, np.ndarray],
+        saturated: dict[str, np.ndarray] | None = None,
+        wcs: FitsWcs | None = None,
     ) -> bytes:
         """The colour picture of the bands that exist, of the rectangle that has data.
 
@@ -170,6 +178,8 @@ class ExportMosaicTask(PipelineTask):
             Binned mosaics.
         saturated : dict of str to (ny, nx) float32, optional
             Saturated shares; white in the picture.
+        wcs : FitsWcs, optional
+            Mapping of the binned mosaics to the sky; written into the file.
 
         Returns
         -------
@@ -185,7 +195,10 @@ class ExportMosaicTask(PipelineTask):
         white = None
         if saturated is not None:
             white = np.maximum.reduce([saturated[b][crop] for b in bands])
-        return encode_png(color_rgb(red, green, blue, bands=bands, white=white, options=options))
+        if wcs is not None:
+            wcs = wcs.shifted(dx=crop[1].start or 0, dy=crop[0].start or 0)
+        rgb = color_rgb(red, green, blue, bands=bands, white=white, options=options)
+        return encode_png(rgb, wcs)
 
 
 def _part(handle: Any, tract: Tract) -> MosaicPart:
