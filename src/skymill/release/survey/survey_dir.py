@@ -12,7 +12,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.coadd.bricks import Brick, brick_from_name
-from skymill.data.errors import ConfigError, MissingInputError
+from skymill.data.errors import ConfigError, DataError, MissingInputError
 from skymill.data.geometry import FitsWcs
 from skymill.instruments.survey_folder import SurveyFolder
 from skymill.psf.models import PolynomialPsf
@@ -25,6 +25,13 @@ __all__ = ["SurveyDir", "open_survey"]
 
 #: A row of survey-ccds: of a table, or a dictionary.
 type CcdRow = Any
+
+
+#: Columns without which the CCDs of a table cannot be placed and calibrated.
+_NEEDED = (
+    "exptime", "mjd_obs", "fwhm", "ccdzpt", "ccdraoff", "ccddecoff", "crval1", "crval2",
+    "cd1_1", "cd1_2", "cd2_1", "cd2_2",
+)  # fmt: skip
 
 
 class SurveyDir:
@@ -70,11 +77,19 @@ class SurveyDir:
         ------
         MissingInputError
             If the survey has no table of CCDs.
+        DataError
+            If it lacks a column that places or calibrates a CCD.
         """
         table = self._all_ccds
         if len(table) == 0:
             raise MissingInputError(
                 f"the survey directory {self.root} has no CCDs: no rows in survey-ccds-*.fits"
+            )
+        absent = [name for name in _NEEDED if name in table.meta.get("absent", ())]
+        if absent:
+            raise DataError(
+                f"survey-ccds of {self.root} lacks the column {', '.join(absent)}; make the table "
+                "again with: skymill release survey-ccds"
             )
         return table[table["ccd_cuts"] == 0] if apply_cuts else table.copy()
 

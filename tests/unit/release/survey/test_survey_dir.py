@@ -132,3 +132,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         raise OSError
     assert path.read_text() == "first"
     assert [p.name for p in path.parent.iterdir()] == ["table.fits"]
+
+
+@pytest.mark.parametrize("name", ["fwhm", "mjd_obs", "crval1", "ccdzpt", "cd1_2"])
+def test_a_table_without_a_needed_column_is_told(shared_data, tmp_path, name):
+    source = next((shared_data / "cutouts" / "testcase3").rglob("survey-ccds*.fits*"))
+    table = read_fits_table(source)
+    table.remove_column(name)
+    table.write(tmp_path / "survey-ccds-x.fits")
+    with pytest.raises(DataError, match=f"lacks the column {name}; make the table again"):
+        SurveyDir(tmp_path).ccds()
