@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "skymill.cli.red_sequence",
         "Red members of a cluster from any galaxy catalogue.",
     ),
+    "quality": ("skymill.cli.quality", "Depth, astrometry, PSF and null tests of any catalogue."),
 }
 
 

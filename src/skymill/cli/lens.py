@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from skymill.cli.parameters import CENTRE
+from skymill.cli.parameters import CENTRE, make_folder
 
 if TYPE_CHECKING:
     from skymill.lensing.catalogue import ShearSample
@@ -123,16 +123,6 @@ def _load(options: dict[str, Any], **extra: Any) -> ShearSample:
     return sample
 
 
-def _folder(path: Path) -> Path:
-    from skymill.data.errors import DataError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise DataError(f"the folder {path} cannot be made: {err.strerror}") from err
-    return path
-
-
 @lens.command(name="map")
 @_catalogue_options
 @click.option("--filter", "filter_name", default="schirmer", show_default=True,
@@ -169,7 +159,7 @@ def map_command(**options: Any) -> None:
     sample = _load(options)
     mass_map = make_aperture_mass_map(sample, centre=options["centre"], options=map_options)
     peaks = find_peaks(mass_map, peak_options)
-    folder = _folder(options["output"])
+    folder = make_folder(options["output"])
     buffer = io.BytesIO()
     mass_map.to_hdulist().writeto(buffer)
     write_bytes(buffer.getvalue(), options["fits_path"] or folder / "mass_map.fits")
@@ -270,7 +260,7 @@ def fit_command(**options: Any) -> None:
         halo=HaloOptions(concentration=options["concentration"]),
         cosmology=universe,
     )
-    folder = _folder(options["output"])
+    folder = make_folder(options["output"])
     write_catalogue(fit.table, options["table_path"] or folder / "mass_fit.ecsv")
     write_catalogue(fit.profile, options["profile_path"] or folder / "mass_profile.ecsv")
     picture = draw_mass_fit(fit, title=options["catalogue"].name.split(".")[0])

@@ -1,12 +1,15 @@
-"""Kinds of values that several verbs take."""
+"""What several verbs have in common: kinds of values, the folder of the products."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["CENTRE"]
+from skymill.data.errors import DataError
+
+__all__ = ["CENTRE", "make_folder"]
 
 
 class Centre(click.ParamType):
@@ -29,3 +32,12 @@ class Centre(click.ParamType):
 
 #: ``--centre 150.1,2.2``
 CENTRE = Centre()
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder for products, if it is absent."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise DataError(f"the folder {path} cannot be made: {err.strerror}") from err
+    return path

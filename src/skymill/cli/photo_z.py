@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.parameters import make_folder
+
 if TYPE_CHECKING:
     import numpy as np
     from astropy.table import Table
@@ -75,7 +77,7 @@ def photo_z(**options: Any) -> None:
         result.add_column(names, name="ID", index=0)
     if truth is not None:
         result["spec_z"] = truth
-    folder = _folder(options["output"])
+    folder = make_folder(options["output"])
     path = options["table_path"] or folder / "photo_z.parquet"
     write_catalogue(result, path)
     figure = draw_photoz(result, graded, title=options["catalogue"].name)
@@ -197,13 +199,3 @@ def _grade(result: Table, truth: NDArray[np.float64], path: Path) -> None:
             f"{row['outliers']:.4f}, bias {row['bias']:+.4f}, CDE loss {row['cde_loss']:.3f}, "
             f"PIT ends {row['pit_low']:.3f} and {row['pit_high']:.3f}"
         )
-
-
-def _folder(path: Path) -> Path:
-    from skymill.data.errors import DataError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise DataError(f"the folder {path} cannot be made: {err.strerror}") from err
-    return path

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from skymill.cli.parameters import CENTRE
+from skymill.cli.parameters import CENTRE, make_folder
 
 __all__ = ["red_sequence"]
 
@@ -56,7 +56,7 @@ def red_sequence(catalogue: Path, **options: Any) -> None:
     found = find_red_sequence(
         galaxies, z=options["redshift"], centre=options["centre"], options=search
     )
-    folder = _folder(options["output"])
+    folder = make_folder(options["output"])
     write_catalogue(found.table, folder / "red_sequence.parquet")
     buffer = io.BytesIO()
     found.density.writeto(buffer)
@@ -83,16 +83,6 @@ def red_sequence(catalogue: Path, **options: Any) -> None:
         )
     if options["spectra"] is not None:
         _grade(found.table, options, folder)
-
-
-def _folder(path: Path) -> Path:
-    from skymill.data.errors import DataError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise DataError(f"the folder {path} cannot be made: {err.strerror}") from err
-    return path
 
 
 def _galaxies(table: Any, options: dict[str, Any]) -> Any:
