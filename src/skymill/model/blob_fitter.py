@@ -22,7 +22,7 @@ from skymill.model.forward import (
     psf_spectrum,
     stamp_size,
 )
-from skymill.model.model_selection import select_model, try_galaxies
+from skymill.model.model_selection import choice_variance, select_model, try_galaxies
 from skymill.model.multi_fit import (
     INDEX,
     LOG_SIZE,
@@ -132,6 +132,7 @@ class BlobFitter:
             )
             self._measure_reach(source)
             source.first_flux = source.flux.copy()
+            source.choice_variance = np.zeros_like(source.flux)
             source.first_radius = float(table.radius[i])
             out.append(source)
         return out
@@ -471,6 +472,9 @@ class BlobFitter:
         best = select_model(won, fraction=self.options.psf_error)
         if best is None or won[best] == 0.0:
             return None
+        source.choice_variance = choice_variance(
+            best, won, {kind: fit.flux for kind, (fit, _) in fits.items()}
+        )
         _drop_unseen(*fits[best])
         return fits[best][0]
 

@@ -91,6 +91,7 @@ def _write_errors(fitter: BlobFitter, source: BlobSource, table: Sources, i: int
     covariance, index = fit.covariance(fixed_position=source.fixed_position)
     variance = np.zeros(6 + fitter.n_band)
     variance[index] = np.diag(covariance)
+    variance[6:] += np.where(variance[6:] > 0, source.choice_variance, 0.0)
     inverse = np.where(variance > 0, 1.0 / np.where(variance > 0, variance, 1.0), 0.0)
     table.ra_ivar[i], table.dec_ivar[i] = inverse[EAST] * 3600.0**2, inverse[NORTH] * 3600.0**2
     table.flux_ivar[i] = inverse[6:]

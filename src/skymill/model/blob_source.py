@@ -53,6 +53,8 @@ class BlobSource:
         Distance of the farthest pixel of the part.
     seen : (m,) bool
         The PSF is known there.
+    choice_variance : (n_band,) float64 [nanomaggy2]
+        Variance of the fluxes because the model may be the wrong one.
     """
 
     origin: int
@@ -84,6 +86,7 @@ class BlobSource:
     at_index_limit: bool = False
     first_flux: Float64Array = field(default_factory=lambda: np.zeros(0))
     first_radius: float = 0.0
+    choice_variance: Float64Array = field(default_factory=lambda: np.zeros(0))
     dchisq: Float64Array = field(default_factory=lambda: np.zeros(5))
     drawn: tuple[Stamps, NDArray[np.float32], Float64Array] | None = None
     spectra: dict[int, dict[int, NDArray[np.complex128]]] = field(default_factory=dict)

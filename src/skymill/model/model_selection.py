@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skymill.model.sources import SourceType
 
-__all__ = ["select_model", "try_galaxies"]
+__all__ = ["choice_variance", "select_model", "try_galaxies"]
 
 #: Parameters of each model apart from the fluxes: what chi-squared must win for them.
 _PENALTY = {
@@ -87,3 +90,43 @@ def select_model(won: Mapping[SourceType, float], *, fraction: float = 0.01) -> 
     if SourceType.SER in won and won[SourceType.SER] - won[kept] > _INDEX:
         kept = SourceType.SER
     return kept
+
+
+def choice_variance(
+    chosen: SourceType,
+    won: Mapping[SourceType, float],
+    fluxes: Mapping[SourceType, NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Variance of the fluxes of a galaxy because its model may be the wrong one.
+
+    The rules keep the simpler model where a richer one wins little, whatever their fluxes are. Each
+    galaxy model that was tried is as probable as its chi-squared and its parameters make it
+    (Akaike); the mean square of what they differ from the chosen one is the variance.
+
+    Parameters
+    ----------
+    chosen : SourceType
+        The model that was chosen.
+    won : mapping
+        Chi-squared that each model wins over no source.
+    fluxes : mapping
+        (n_band,) float64 [nanomaggy] of each.
+
+    Returns
+    -------
+    (n_band,) float64 [nanomaggy2]
+        0 for points: a galaxy that is one by the rules is rather the error of the PSF.
+
+    References
+    ----------
+    Buckland, Burnham & Augustin 1997, Biometrics 53, 603, section 2.
+    """
+    out = np.zeros_like(fluxes[chosen])
+    if chosen == SourceType.PSF:
+        return out
+    kinds = [kind for kind in won if kind != SourceType.PSF]
+    score = np.array([0.5 * won[kind] - _PENALTY[kind] for kind in kinds])
+    weight = np.exp(score - score.max())
+    for kind, share in zip(kinds, weight / weight.sum(), strict=True):
+        out += share * (fluxes[kind] - fluxes[chosen]) ** 2
+    return out

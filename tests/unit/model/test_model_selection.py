@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from skymill.model.model_selection import select_model, try_galaxies
+from skymill.model.model_selection import choice_variance, select_model, try_galaxies
 from skymill.model.sources import SourceType as T
 
 
@@ -36,3 +37,21 @@ def test_when_galaxies_are_tried():
     assert not try_galaxies({T.PSF: 100.0, T.REX: 101.0})
     assert try_galaxies({T.PSF: 100.0, T.REX: 101.1})
     assert try_galaxies({T.PSF: 401.0, T.REX: 390.0})
+
+
+def test_the_choice_of_a_model_has_a_variance():
+    fluxes = {
+        T.PSF: np.array([5.0, 5.0]), T.REX: np.array([10.0, 20.0]),
+        T.EXP: np.array([12.0, 20.0]), T.DEV: np.array([16.0, 17.0]),
+    }  # fmt: skip
+    # As probable as each other: chi-squared less twice the parameters is equal.
+    won = {T.PSF: 900.0, T.REX: 1000.0, T.EXP: 1004.0, T.DEV: 1004.0}
+    expected = (np.array([2.0, 0.0]) ** 2 + np.array([6.0, -3.0]) ** 2) / 3
+    np.testing.assert_allclose(choice_variance(T.REX, won, fluxes), expected)
+    # Certain: what the rules gave up is the error.
+    won[T.DEV] += 1000.0
+    np.testing.assert_allclose(choice_variance(T.REX, won, fluxes), [36.0, 9.0])
+    np.testing.assert_allclose(choice_variance(T.DEV, won, fluxes), [0.0, 0.0], atol=1e-12)
+    # A point has no such error, nor has a galaxy without a rival.
+    np.testing.assert_array_equal(choice_variance(T.PSF, won, fluxes), [0.0, 0.0])
+    np.testing.assert_array_equal(choice_variance(T.REX, {T.REX: 90.0}, fluxes), [0.0, 0.0])
