@@ -22,6 +22,7 @@ import pytest
 import yaml
 from astropy.io import fits
 from click.testing import CliRunner
+from lsst.daf.butler import Butler
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -82,10 +83,10 @@ def no_half_files(folder):
     assert found == []
 
 
-def another_frame(folder, number, change=lambda hdus: None):
+def another_frame(folder, number, change=lambda hdus: None, kind="raws"):
     """A copy of a raw frame under another exposure number, changed."""
-    source = sorted((folder / "raws").glob("*.fits.fz"))[0]
-    target = folder / "raws" / f"DECam_{number:08d}.fits.fz"
+    source = sorted((folder / kind).glob("*.fits.fz"))[0]
+    target = folder / kind / f"DECam_{number:08d}.fits.fz"
     with fits.open(source) as hdus:
         hdus[0].header["EXPNUM"] = number
         hdus[0].header["OBSID"] = f"ct4m{number}"
@@ -125,6 +126,28 @@ def test_frames_that_are_truncated_or_of_another_camera_are_refused(place):
     assert "File may have been truncated" in text
     assert (place / "raws/corrupt_raws" / broken.name).exists()
     no_half_files(place)
+
+
+def certified_bias(folder):
+    """The one bias that is valid, from the repository."""
+    with Butler.from_config(str(folder / "repo/repo")) as butler:
+        [ref] = butler.query_datasets("bias", collections="DECam/calib/certified", find_first=False)
+        return ref.run, np.median(butler.get(ref).variance)
+
+
+def test_zero_frames_that_come_later_are_combined_with_those_before(place):
+    write_settings(place, paths={"raws": "raws", "refcats": "refcats", "zeros": "calib"})
+    run_before, variance = certified_bias(place)
+    another_frame(place, 830021, kind="calib")
+    code, text = run(place, "--step", "make_calibrations")
+    assert code == 0, text
+    run_after, value = certified_bias(place)
+    assert run_after != run_before
+    # Three frames instead of two; each has its own read noise, measured to some per cent.
+    assert value == pytest.approx(variance * 2 / 3, rel=0.08)
+    code, text = run(place, "--step", "make_calibrations")
+    assert code == 0, text
+    assert certified_bias(place)[0] == run_after
 
 
 @pytest.mark.slow

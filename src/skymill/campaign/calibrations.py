@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib.resources
 from pathlib import Path
 
+from skymill.campaign.actions import find_raws
 from skymill.campaign.clean_up import FRAME_TYPES, delete_types
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.commands import Command
@@ -110,6 +112,8 @@ def _make(
         output=output,
         where=where,
         config=config,
+        # What was combined of other frames is no result of these.
+        token=_frames_token(cluster),
     )
     certify = ("butler", "certify-calibrations", repo, output, _CERTIFIED, name)
     call = functools.partial(certify_for_all_times, repo, output, name, optional=optional)
@@ -117,6 +121,17 @@ def _make(
         Command(words=tuple(request.command()), request=request, note=f"makes {name}"),
         Command(words=certify, call=call, note="valid for all times, instead of those made before"),
     ]
+
+
+def _frames_token(cluster: Cluster) -> str:
+    """Stands for the frames that can be combined: names, sizes and times of their files."""
+    paths = cluster.paths
+    digest = hashlib.sha256()
+    for folder in dict.fromkeys(p for p in (paths.zeros, paths.flats, paths.raws) if p is not None):
+        for file in find_raws(cluster.path(folder)):
+            status = file.stat()
+            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _where(kind: str) -> str:
