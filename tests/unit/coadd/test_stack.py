@@ -108,6 +108,33 @@ def test_a_satellite_and_a_cosmic_ray_vanish_and_stars_stay():
         )
 
 
+def test_a_trail_that_one_epoch_alone_sees_is_filled_and_flagged():
+    """The mask of the CCD takes it out where no other epoch can tell."""
+    light = np.zeros(SHAPE)
+
+    def trail(exposure, wcs):
+        y, x = np.indices(SHAPE)
+        d = (x - 40) * np.sin(0.6) - (y - 60) * np.cos(0.6)
+        light[:] = 60.0 * np.exp(-0.5 * (d / 1.7) ** 2)
+        exposure.planes.image += light.astype(np.float32)
+        exposure.planes.mask[np.abs(d) < 8.0] |= int(MaskPlane.STREAK)
+
+    clean = finish([field(0, np.random.default_rng(3), stars=())[0]])[1]
+    rng = np.random.default_rng(3)
+    direct, matched = field(0, rng, stars=(), change=trail)
+    _, coadd = finish([direct], find_artifacts([matched], box=BOX))
+    streak = (coadd.planes.mask & int(MaskPlane.STREAK)) != 0
+    assert streak.mean() > 0.03
+    assert ((coadd.planes.mask[streak] & int(MaskPlane.INTRP)) != 0).all()
+    assert (coadd.n_image[streak] == 0).all()
+    # 2 nJy per electron: nothing of the 120 nJy is left. Beside the mask the kernel sees filled
+    # pixels instead of noise of 10 nJy.
+    rest = coadd.planes.image - clean.planes.image
+    assert np.abs(rest[~streak]).max() < 10.0
+    assert np.abs(rest[~streak & (rest != 0)].mean()) < 0.3
+    assert np.abs(coadd.planes.image[streak].mean()) < 1.0
+
+
 def test_of_two_epochs_the_brighter_has_the_artifact():
     rng = np.random.default_rng(3)
 
