@@ -144,6 +144,10 @@ def open_raw(path: str | Path, *, walk: bool = True, decompress: bool = True) ->
     return hdus
 
 
+#: Keywords that stay with their own extension.
+_NOT_MERGED = frozenset({"", "COMMENT", "HISTORY", "CHECKSUM", "DATASUM"})
+
+
 def merge_headers(primary: fits.Header, own: fits.Header) -> fits.Header:
     """The primary header with the cards of an extension over it.
 
@@ -157,12 +161,11 @@ def merge_headers(primary: fits.Header, own: fits.Header) -> fits.Header:
     astropy.io.fits.Header
         A new header.
     """
-    header = primary.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
-        for card in own.cards:
-            if card.keyword and card.keyword not in ("COMMENT", "HISTORY", "CHECKSUM", "DATASUM"):
-                header[card.keyword] = (card.value, card.comment)
+        left = {c.keyword: c for c in own.cards if c.keyword not in _NOT_MERGED}
+        cards = [left.pop(c.keyword, c) for c in primary.cards] + list(left.values())
+        header = fits.Header(cards).copy()
     return header
 
 
