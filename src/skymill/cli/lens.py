@@ -1,70 +1,32 @@
-"""``skymill lens map`` and ``skymill lens fit``: mass maps and masses from anyone's catalogue."""
+"""``skymill lens``: mass maps, convergence, overlays and masses from anyone's catalogue."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from skymill.cli.lens_catalogue import (
+    build_options,
+    catalogue_options,
+    cut_rows,
+    knobs,
+    load_sample,
+    match_redshifts,
+    redshift_options,
+)
 from skymill.cli.parameters import CENTRE, make_folder
-
-if TYPE_CHECKING:
-    from skymill.lensing.catalogue import ShearSample
-
-
-_CATALOGUE_OPTIONS = [
-    click.argument("catalogue", type=click.Path(path_type=Path)),
-    click.option("--ra", default="ra", show_default=True, help="Column of right ascension [deg]."),
-    click.option("--dec", default="dec", show_default=True, help="Column of declination [deg]."),
-    click.option("--g1", default="g1", show_default=True, help="Column of the first component."),
-    click.option("--g2", default="g2", show_default=True, help="Column of the second component."),
-    click.option("--weight", default=None, help="Column of weights; all equal if omitted."),
-    click.option(
-        "--flip-g2/--no-flip-g2",
-        default=False,
-        help="Change the sign of g2: for catalogues in pixel axes with x to the West. skymill's "
-        "own convention is x to the East, y to the North.",
-    ),
-    click.option(
-        "--axes",
-        type=click.Choice(["plane", "local"]),
-        default="plane",
-        show_default=True,
-        help="Axes of the shear: of a tangent plane (coadds), or East and North at each galaxy.",
-    ),
-    click.option(
-        "--factor",
-        type=float,
-        default=1.0,
-        show_default=True,
-        help="Multiply both components: 1/(2R) turns a distortion into a shear.",
-    ),
-    click.option(
-        "--max-shear", type=float, default=2.0, show_default=True, help="Leave out larger ones."
-    ),
-    click.option(
-        "--where",
-        "cuts",
-        multiple=True,
-        metavar="COLUMN,MIN,MAX",
-        help="Keep only rows with MIN <= COLUMN <= MAX; may be given many times.",
-    ),
-    click.option("--centre", type=CENTRE, default=None, help="Centre [deg]."),
-    click.option(
-        "--output",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=Path(),
-        help="Folder of the products; made if absent.",
-    ),
-]
-
-
-def _catalogue_options(function: Any) -> Any:
-    for decorate in reversed(_CATALOGUE_OPTIONS):
-        function = decorate(function)
-    return function
+from skymill.lensing.aperture_mass import ApertureMassOptions
+from skymill.lensing.convergence import ConvergenceOptions
+from skymill.lensing.cosmology import CosmologyOptions
+from skymill.lensing.halo_fit import HaloFitOptions
+from skymill.lensing.mass_fit import MassFitOptions
+from skymill.lensing.peaks import PeakOptions
+from skymill.lensing.profiles import HaloOptions
+from skymill.lensing.rotation import RotationOptions
+from skymill.lensing.sources import SourceOptions
 
 
 @click.group(name="lens")
@@ -72,68 +34,31 @@ def lens() -> None:
     """Mass maps and cluster masses from any shear catalogue (FITS, parquet, ECSV, CSV)."""
 
 
-def _cut(table: Any, cuts: tuple[str, ...]) -> Any:
-    import numpy as np
+def _write_fits(hdus: Any, path: Path) -> None:
+    from skymill.lensing.files import write_bytes
 
-    from skymill.data.errors import ConfigError
-    from skymill.lensing.files import find_column
-
-    for cut in cuts:
-        try:
-            name, low, high = cut.split(",")
-            limits = float(low), float(high)
-        except ValueError:
-            raise ConfigError(f"--where takes COLUMN,MIN,MAX; got {cut!r}") from None
-        values = find_column(table, [name], meaning="cut", option="--where")
-        table = table[np.asarray((values >= limits[0]) & (values <= limits[1]))]
-    return table
+    buffer = io.BytesIO()
+    hdus.writeto(buffer)
+    write_bytes(buffer.getvalue(), path)
 
 
-def _load(options: dict[str, Any], **extra: Any) -> ShearSample:
-    from skymill.lensing.catalogue import ShearSample
-    from skymill.lensing.files import find_column, read_catalogue
-
-    table = extra.pop("table", None)
-    if table is None:
-        table = _cut(read_catalogue(options["catalogue"]), options["cuts"])
-    columns: dict[str, Any] = {
-        name: find_column(table, [options[name]], meaning=meaning, option=f"--{name}")
-        for name, meaning in (
-            ("ra", "right ascension"),
-            ("dec", "declination"),
-            ("g1", "first component of the shear"),
-            ("g2", "second component of the shear"),
-        )
-    }
-    columns["g1"] = columns["g1"] * options["factor"]
-    columns["g2"] = columns["g2"] * (
-        -options["factor"] if options["flip_g2"] else options["factor"]
-    )
-    if options["weight"]:
-        columns["weight"] = find_column(
-            table, [options["weight"]], meaning="weight", option="--weight"
-        )
-    sample, dropped = ShearSample.from_columns(
-        **columns, axes=options["axes"], max_shear=options["max_shear"], **extra
-    )
-    click.echo(
-        f"{len(sample)} galaxies used, {dropped} of {len(table)} left out (not finite, weight <= 0 "
-        f"or |g| >= {options['max_shear']})"
-    )
-    return sample
+def _title(options: dict[str, Any]) -> str:
+    return str(options["catalogue"].name.split(".")[0])
 
 
 @lens.command(name="map")
-@_catalogue_options
-@click.option("--filter", "filter_name", default="schirmer", show_default=True,
-              help="schirmer, polynomial or gaussian.")  # fmt: skip
-@click.option("--aperture-min", default=2.0, show_default=True, help="Smallest radius [arcmin].")
-@click.option("--aperture-max", default=0.0, help="Largest radius [arcmin]; half the field if 0.")
-@click.option("--apertures", "n_apertures", default=27, show_default=True, help="How many radii.")
-@click.option("--step", default=26.3, show_default=True, help="Distance of pixels [arcsec].")
-@click.option("--extent", default=0.0, help="Side of the map [arcmin]; that of the field if 0.")
-@click.option("--threshold", default=3.0, show_default=True, help="S/N of a peak.")
-@click.option("--min-area", default=5, show_default=True, help="Pixels of a peak.")
+@catalogue_options
+@knobs(
+    ApertureMassOptions,
+    aperture_min_arcmin="aperture-min",
+    aperture_max_arcmin="aperture-max",
+    n_apertures="apertures",
+    step_arcsec="step",
+    extent_arcmin="extent",
+)
+@knobs(PeakOptions)
+@knobs(RotationOptions, n_rotations="rotations", radial_bins="")
+@click.option("--seed", default=1, show_default=True, help="Seed of the turned shapes.")
 @click.option("--fits", "fits_path", type=click.Path(path_type=Path), default=None,
               help="Map file; OUTPUT/mass_map.fits if omitted.")  # fmt: skip
 @click.option("--png", "png_path", type=click.Path(path_type=Path), default=None,
@@ -142,79 +67,135 @@ def _load(options: dict[str, Any], **extra: Any) -> ShearSample:
               help="Peak table (.parquet, .ecsv, .csv); OUTPUT/peaks.ecsv if omitted.")  # fmt: skip
 def map_command(**options: Any) -> None:
     """Map the aperture mass (E mode, B mode, noise) of CATALOGUE and list its peaks."""
-    from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
+    import numpy as np
+
+    from skymill.lensing.aperture_mass import make_aperture_mass_map
     from skymill.lensing.files import write_bytes, write_catalogue
-    from skymill.lensing.peaks import PeakOptions, find_peaks
+    from skymill.lensing.peaks import find_peaks
+    from skymill.lensing.rotation import judge_peaks, make_rotated_maps
     from skymill.qa.mass_figures import draw_mass_map
 
-    map_options = ApertureMassOptions(
-        filter=options["filter_name"],
-        aperture_min_arcmin=options["aperture_min"],
-        aperture_max_arcmin=options["aperture_max"],
-        n_apertures=options["n_apertures"],
-        step_arcsec=options["step"],
-        extent_arcmin=options["extent"],
-    )
-    peak_options = PeakOptions(threshold=options["threshold"], min_area=options["min_area"])
-    sample = _load(options)
+    map_options = build_options(ApertureMassOptions, options)
+    peak_options = build_options(PeakOptions, options)
+    rotation = RotationOptions(n_rotations=options["n_rotations"])
+    sample = load_sample(options)
     mass_map = make_aperture_mass_map(sample, centre=options["centre"], options=map_options)
     peaks = find_peaks(mass_map, peak_options)
+    if rotation.n_rotations > 0:
+        rotated = make_rotated_maps(
+            sample, mass_map, rng=np.random.default_rng(options["seed"]), options=rotation,
+            peaks=peak_options,
+        )  # fmt: skip
+        peaks = judge_peaks(peaks, mass_map, rotated)
     folder = make_folder(options["output"])
-    buffer = io.BytesIO()
-    mass_map.to_hdulist().writeto(buffer)
-    write_bytes(buffer.getvalue(), options["fits_path"] or folder / "mass_map.fits")
-    picture = draw_mass_map(mass_map, peaks, title=options["catalogue"].name.split(".")[0])
+    _write_fits(mass_map.to_hdulist(), options["fits_path"] or folder / "mass_map.fits")
+    picture = draw_mass_map(mass_map, peaks, title=_title(options))
     write_bytes(picture, options["png_path"] or folder / "mass_map.png")
     write_catalogue(peaks, options["peaks_path"] or folder / "peaks.ecsv")
     n_e = int((peaks["mode"] == "E").sum()) if len(peaks) else 0
     click.echo(f"{n_e} peaks in E and {len(peaks) - n_e} in B over {len(mass_map.apertures)} radii")
     if n_e:
         top = peaks[peaks["is_best"]][0]
+        chance = f", by chance anywhere {top['p_global']:.2g}" if rotation.n_rotations else ""
         click.echo(
             f"highest E peak: S/N {top['snr']:.2f}, RA {top['ra']:.5f}, Dec {top['dec']:.5f} deg, "
-            f"aperture {top['aperture']:.1f} arcmin"
+            f"aperture {top['aperture']:.1f} arcmin{chance}"
         )
 
 
-def _redshifts(options: dict[str, Any], table: Any) -> dict[str, Any]:
-    """Point redshifts and p(z) for the rows of the catalogue."""
+@lens.command(name="convergence")
+@catalogue_options
+@knobs(
+    ConvergenceOptions,
+    step_arcsec="step",
+    extent_arcmin="extent",
+    smoothing_arcmin="smoothing",
+    n_reduced="reduced-iterations",
+    n_noise="rotations",
+)
+@click.option("--seed", default=1, show_default=True, help="Seed of the turned shapes.")
+def convergence_command(**options: Any) -> None:
+    """Map the convergence of CATALOGUE: Kaiser-Squires and a Wiener filter, E and B."""
     import numpy as np
 
-    from skymill.data.errors import ConfigError
-    from skymill.lensing.files import find_column, read_catalogue
-    from skymill.photoz.storage import match_pz
+    from skymill.lensing.convergence import make_convergence_map
+    from skymill.lensing.files import write_bytes
+    from skymill.qa.mass_figures import draw_convergence
 
-    out: dict[str, Any] = {}
-    if options["z_source"] is not None:
-        if options["z_source"] <= options["z_lens"]:
-            raise ConfigError(
-                f"--z-source must be > --z-lens = {options['z_lens']}; got {options['z_source']}"
-            )
-        out["z"] = np.full(len(table), options["z_source"])
+    sample = load_sample(options)
+    maps = make_convergence_map(
+        sample, rng=np.random.default_rng(options["seed"]), centre=options["centre"],
+        options=build_options(ConvergenceOptions, options),
+    )  # fmt: skip
+    folder = make_folder(options["output"])
+    _write_fits(maps.to_hdulist(), folder / "convergence.fits")
+    picture = draw_convergence(maps, mark=options["centre"], title=_title(options))
+    write_bytes(picture, folder / "convergence.png")
+    y, x = np.unravel_index(int(maps.wiener_e.argmax()), maps.wiener_e.shape)
+    ra, dec = maps.wcs.pixel_to_sky(x=[x], y=[y])
+    click.echo(
+        f"highest convergence: {maps.wiener_e[y, x]:.3f} (Wiener filter) at RA {ra[0]:.5f}, "
+        f"Dec {dec[0]:.5f} deg; rms of B {maps.wiener_b.std():.3f}"
+    )
+
+
+@lens.command(name="overlay")
+@click.argument("mass", type=click.Path(path_type=Path))
+@click.option("--image", type=click.Path(path_type=Path), required=True,
+              help="Colour PNG of the export step, or a FITS image.")  # fmt: skip
+@click.option("--xray", type=click.Path(path_type=Path), default=None,
+              help="FITS image whose contours are drawn too.")  # fmt: skip
+@click.option("--aperture", type=float, default=None,
+              help="Aperture [arcmin]; that of the highest peak if omitted.")  # fmt: skip
+@click.option("--centre", type=CENTRE, default=None, help="Position to mark [deg].")
+@click.option("--png", "png_path", type=click.Path(path_type=Path), default=Path("overlay.png"),
+              show_default=True, help="The picture.")  # fmt: skip
+def overlay_command(**options: Any) -> None:
+    """Draw the contours of MASS (a file of lens map or lens convergence) over an image."""
+    from skymill.data.errors import MissingInputError
+    from skymill.lensing.aperture_mass import ApertureMassMap
+    from skymill.lensing.convergence import ConvergenceMap
+    from skymill.lensing.files import open_images, write_bytes
+    from skymill.qa.mass_overlays import (
+        draw_overlay,
+        mass_contours,
+        read_background,
+        read_contours,
+    )
+
+    image = options["image"]
+    with open_images(options["mass"]) as hdus:
+        kind = ConvergenceMap if "WIENER_E" in [h.name for h in hdus] else ApertureMassMap
+        contours = [mass_contours(kind.from_hdulist(hdus), aperture=options["aperture"])]
+    if options["xray"] is not None:
+        with open_images(options["xray"]) as hdus:
+            contours.append(read_contours(hdus, label="X-rays", what=str(options["xray"])))
+    if image.suffix.lower() == ".png":
+        if not image.is_file():
+            raise MissingInputError(f"there is no file {image}")
+        background = read_background(image.read_bytes(), what=str(image))
     else:
-        out["z"] = find_column(
-            table, [options["z"]], meaning="redshift", option="--z, or give one with --z-source"
-        )
-    if options["photoz"] is not None:
-        pz_table = read_catalogue(options["photoz"])
-        out["pz"], out["z_grid"] = match_pz(pz_table, table)
-    return out
+        with open_images(image) as hdus:
+            background = read_background(hdus, what=str(image))
+    picture = draw_overlay(background, contours, mark=options["centre"])
+    write_bytes(picture, options["png_path"])
+    click.echo(f"{options['png_path']}: {', '.join(c.label for c in contours)}")
+
+
+_SOURCE_NAMES = {
+    "radius_min_mpc": "radius-min",
+    "radius_max_mpc": "radius-max",
+    "member_scale_mpc": "member-scale",
+}
 
 
 @lens.command(name="fit")
-@_catalogue_options
-@click.option("--z-lens", type=float, required=True, help="Redshift of the cluster.")
-@click.option("--z", default="z_phot", show_default=True, help="Column of the galaxies' redshifts.")
-@click.option("--z-source", type=float, default=None, help="One redshift for all galaxies instead.")
-@click.option("--photoz", type=click.Path(path_type=Path), default=None,
-              help="Table with p(z) made by skymill, matched by ID.")  # fmt: skip
-@click.option("--radius-min", default=0.2, show_default=True, help="Inner radius [Mpc].")
-@click.option("--radius-max", default=3.0, show_default=True, help="Outer radius [Mpc].")
-@click.option("--z-margin", default=0.1, show_default=True, help="Sources lie behind by it.")
-@click.option("--concentration", default=0.0, help="Concentration; mass relation if 0.")
-@click.option("--bootstrap", default=2000, show_default=True, help="Bootstrap samples.")
-@click.option("--hubble", default=70.0, show_default=True, help="Hubble constant [km/s/Mpc].")
-@click.option("--omega-matter", default=0.3, show_default=True, help="Matter density.")
+@catalogue_options
+@redshift_options
+@knobs(SourceOptions, **_SOURCE_NAMES)
+@knobs(HaloOptions, miscentring_mpc="miscentring")
+@knobs(MassFitOptions, n_bootstrap="bootstrap")
+@knobs(CosmologyOptions, hubble_constant="hubble")
 @click.option("--seed", default=1, show_default=True, help="Seed of the bootstrap.")
 @click.option("--table", "table_path", type=click.Path(path_type=Path), default=None,
               help="Mass table; OUTPUT/mass_fit.ecsv if omitted.")  # fmt: skip
@@ -223,47 +204,33 @@ def _redshifts(options: dict[str, Any], table: Any) -> dict[str, Any]:
 @click.option("--png", "png_path", type=click.Path(path_type=Path), default=None,
               help="Picture; OUTPUT/mass_fit.png if omitted.")  # fmt: skip
 def fit_command(**options: Any) -> None:
-    """Fit an NFW mass to CATALOGUE around --centre, or around its highest aperture-mass peak."""
+    """Fit the mass of one cluster in CATALOGUE around --centre, or around its highest peak."""
     import numpy as np
 
     from skymill.lensing.aperture_mass import make_aperture_mass_map
-    from skymill.lensing.cosmology import CosmologyOptions
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
-    from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
+    from skymill.lensing.mass_fit import fit_nfw_mass
     from skymill.lensing.peaks import best_peak, find_peaks
-    from skymill.lensing.profiles import HaloOptions
-    from skymill.lensing.sources import SourceOptions
     from skymill.qa.mass_figures import draw_mass_fit
 
-    fit_options = MassFitOptions(n_bootstrap=options["bootstrap"])
-    source_options = SourceOptions(
-        radius_min_mpc=options["radius_min"],
-        radius_max_mpc=options["radius_max"],
-        z_margin=options["z_margin"],
-    )
-    universe = CosmologyOptions(
-        hubble_constant=options["hubble"], omega_matter=options["omega_matter"]
-    )
-    table = _cut(read_catalogue(options["catalogue"]), options["cuts"])
-    sample = _load(options, table=table, **_redshifts(options, table))
+    wanted = {
+        "options": build_options(MassFitOptions, options),
+        "sources": build_options(SourceOptions, options),
+        "halo": build_options(HaloOptions, options),
+        "cosmology": build_options(CosmologyOptions, options),
+    }
+    table = cut_rows(read_catalogue(options["catalogue"]), options["cuts"])
+    sample = load_sample(options, table=table, **match_redshifts(options, table))
     centre = options["centre"]
     if centre is None:
         centre = best_peak(find_peaks(make_aperture_mass_map(sample)))
         click.echo(f"centre: highest E peak at RA {centre[0]:.5f}, Dec {centre[1]:.5f} deg")
-    fit = fit_nfw_mass(
-        sample,
-        z_lens=options["z_lens"],
-        centre=centre,
-        rng=np.random.default_rng(options["seed"]),
-        options=fit_options,
-        sources=source_options,
-        halo=HaloOptions(concentration=options["concentration"]),
-        cosmology=universe,
-    )
+    rng = np.random.default_rng(options["seed"])
+    fit = fit_nfw_mass(sample, z_lens=options["z_lens"], centre=centre, rng=rng, **wanted)  # type: ignore[arg-type]
     folder = make_folder(options["output"])
     write_catalogue(fit.table, options["table_path"] or folder / "mass_fit.ecsv")
     write_catalogue(fit.profile, options["profile_path"] or folder / "mass_profile.ecsv")
-    picture = draw_mass_fit(fit, title=options["catalogue"].name.split(".")[0])
+    picture = draw_mass_fit(fit, title=_title(options))
     write_bytes(picture, options["png_path"] or folder / "mass_fit.png")
     row = fit.table[0]
     click.echo(
@@ -275,4 +242,59 @@ def fit_command(**options: Any) -> None:
         click.echo(
             f"warning: {100 * row['limit_fraction']:.0f} % of the bootstrap masses stand at the "
             "end of the range searched: the mass is a limit"
+        )
+
+
+@lens.command(name="halos")
+@catalogue_options
+@redshift_options
+@click.option("--halo", "positions", type=CENTRE, multiple=True, metavar="RA,DEC",
+              help="Position of a halo [deg]; once for each.")  # fmt: skip
+@click.option("--halo-z", "redshifts", type=float, multiple=True,
+              help="Redshift of each halo, in order; --z-lens for all if omitted.")  # fmt: skip
+@knobs(SourceOptions, **_SOURCE_NAMES, dilution="")
+@knobs(HaloOptions, miscentring_mpc="", miscentred_fraction="")
+@knobs(
+    HaloFitOptions,
+    n_bootstrap="bootstrap",
+    n_steps="steps",
+    centre_scatter_arcmin="centre-scatter",
+)
+@knobs(CosmologyOptions, hubble_constant="hubble")
+@click.option("--seed", default=1, show_default=True, help="Seed of bootstrap and chains.")
+def halos_command(**options: Any) -> None:
+    """Fit one or several halos together: free concentrations and centres, Markov chains."""
+    import numpy as np
+
+    from skymill.data.errors import ConfigError
+    from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
+    from skymill.lensing.halo_fit import LensPosition, fit_halos
+    from skymill.qa.mass_figures import draw_halo_fit
+
+    places = list(options["positions"]) or [options["centre"]]
+    if places == [None]:
+        raise ConfigError("lens halos needs where the halos are: --halo RA,DEC, once for each")
+    redshifts = list(options["redshifts"]) or [options["z_lens"]] * len(places)
+    if len(redshifts) != len(places):
+        raise ConfigError(
+            f"--halo-z must be given once for each --halo; got {len(redshifts)} for {len(places)}"
+        )
+    lenses = [LensPosition(p[0], p[1], z) for p, z in zip(places, redshifts, strict=True)]
+    table = cut_rows(read_catalogue(options["catalogue"]), options["cuts"])
+    sample = load_sample(options, table=table, **match_redshifts(options, table))
+    fit = fit_halos(
+        sample, lenses, rng=np.random.default_rng(options["seed"]),
+        options=build_options(HaloFitOptions, options),
+        sources=build_options(SourceOptions, options),
+        halo=build_options(HaloOptions, options),
+        cosmology=build_options(CosmologyOptions, options),
+    )  # fmt: skip
+    folder = make_folder(options["output"])
+    write_catalogue(fit.table, folder / "halos.ecsv")
+    if len(fit.chain) or len(fit.bootstrap):
+        write_bytes(draw_halo_fit(fit, title=_title(options)), folder / "halos.png")
+    for row in fit.table:
+        click.echo(
+            f"halo {row['halo']}: M200 = {row['m200']:.3e} +- {row['m200_err']:.1e} Msun, "
+            f"c = {row['c200']:.1f}, S/N {row['snr']:.1f}, residual p = {row['p_profile']:.2f}"
         )

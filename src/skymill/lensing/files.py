@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError, MissingInputError, SkymillError
 from skymill.data.files import atomic_path
 
-__all__ = ["find_column", "read_catalogue", "write_bytes", "write_catalogue"]
+__all__ = ["find_column", "open_images", "read_catalogue", "write_bytes", "write_catalogue"]
 
 _FITS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 _PARQUET = (".parquet", ".parq", ".pq")
@@ -71,8 +72,6 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
 
 
 def _read_fits(path: Path) -> Table:
-    from astropy.io import fits
-
     with fits.open(path, memmap=False) as hdus:
         for hdu in hdus:
             if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(
@@ -105,6 +104,34 @@ def _read_parquet(path: Path) -> Table:
     meta = arrow.schema.metadata or {}
     out.meta.update({k.decode(): v.decode() for k, v in meta.items() if k.startswith(b"skymill.")})
     return out
+
+
+def open_images(path: str | os.PathLike[str]) -> fits.HDUList:
+    """Open a FITS file of images.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    astropy.io.fits.HDUList
+        Open; a context manager.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no such file.
+    DataError
+        If it is not FITS.
+    """
+    if not Path(path).is_file():
+        raise MissingInputError(f"there is no file {path}")
+    try:
+        return fits.open(path, memmap=False)
+    except OSError as err:
+        raise DataError(f"{path} cannot be read as FITS: {err}") from err
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
