@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.flags import ShearFlag
-from skymill.data.options import check_choice, check_range, option
+from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.data.units import MAG_ERR_FACTOR
 from skymill.shear.hsc_y1 import evaluate_hsc_y1
+from skymill.shear.plugin import check_algorithm, load_algorithm
 
 __all__ = ["CalibrateShearOptions", "calibrate_shears"]
 
@@ -30,7 +31,8 @@ class CalibrateShearOptions:
 
     method: str = option(
         "responsivity",
-        "responsivity (from the shapes themselves), hsc (tables of HSC-Y1) or naive (constants)",
+        "responsivity (from the shapes themselves), hsc (tables of HSC-Y1), naive (constants), or "
+        "the dotted path of your own function or class (skymill.shear.plugin)",
     )
     band: str = option("r", "Band of the shapes")
     min_mag: float = option(17.0, "Brightest galaxy", unit="mag")
@@ -56,13 +58,15 @@ class CalibrateShearOptions:
     e_rms_min_snr: float = option(
         30.0, "responsivity: e_rms is measured on galaxies with at least this signal to noise"
     )
-    bias_offset: float = option(0.0, "responsivity: multiplicative bias m of the brightest galaxies")
+    bias_offset: float = option(
+        0.0, "responsivity: multiplicative bias m of the brightest galaxies"
+    )
     bias_faint: float = option(
         -1.2, "responsivity: m + bias_faint / S/N; what blends do to faint galaxies, 0 for none"
     )
 
     def __post_init__(self) -> None:
-        check_choice(self, "method", ("hsc", "responsivity", "naive"))
+        check_algorithm("method", self.method, ("hsc", "responsivity", "naive"))
         for low, high in (("min_mag", "max_mag"), ("min_z", "max_z")):
             if getattr(self, high) <= getattr(self, low):
                 raise ConfigError(
@@ -174,24 +178,82 @@ def _cuts(
             yield "mod_chi2", unknown | (s.mod_chi2 < o.max_mod_chi2)
 
 
-def _calibration(
-    shapes: _Shapes, use: BoolArray, options: CalibrateShearOptions
-) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array, BoolArray]:
-    """e_rms, weight, m, a of each object, and who is outside of the calibrated range."""
+@dataclass
+class _Calibration:
+    """What a method says of each object.
+
+    g1, g2: distortions over two, or shears of a user's method (``ready``); e_rms, weight, m, c1,
+    c2: of each object; outside: who the method does not hold for.
+    """
+
+    g1: Float64Array
+    g2: Float64Array
+    e_rms: Float64Array
+    weight: Float64Array
+    m: Float64Array
+    c1: Float64Array
+    c2: Float64Array
+    outside: BoolArray
+    ready: bool = False
+
+    def finish(self, use: BoolArray) -> tuple[Float64Array, Float64Array, float, float]:
+        """Shears in pixel axes, responsivity and mean m of the objects used."""
+        if self.ready:
+            return self.g1, self.g2, float("nan"), float("nan")
+        weight = self.weight[use]
+        total = weight.sum()
+        responsivity = 1.0 - float(np.sum(weight * self.e_rms[use] ** 2) / total)
+        mean_m = float(np.sum(weight * self.m[use]) / total)
+        g1 = (self.g1 / responsivity - self.c1) / (1.0 + mean_m)
+        g2 = (self.g2 / responsivity - self.c2) / (1.0 + mean_m)
+        return g1, g2, responsivity, mean_m
+
+
+def _shears(shapes: _Shapes, use: BoolArray, options: CalibrateShearOptions) -> _Calibration:
     n = len(shapes.e1)
-    inside = np.zeros(n, dtype=bool)
+    m, a, outside = np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool)
     if options.method == "hsc":
         found = evaluate_hsc_y1(shapes.snr, shapes.resolution)
-        return found.e_rms, found.weight, found.m, found.a, found.outside
-    if options.method == "naive":
+        e_rms, weight, m, a, outside = (
+            found.e_rms, found.weight, found.m, found.a, found.outside
+        )  # fmt: skip
+    elif options.method == "naive":
         e_rms = np.full(n, _NAIVE_E_RMS)
-        return e_rms, 1.0 / e_rms**2, np.zeros(n), np.zeros(n), inside
-    intrinsic, noise_factor = _dispersions(shapes, use, options.e_rms_min_snr)
-    e_rms = np.full(n, np.sqrt(intrinsic))
-    with np.errstate(invalid="ignore"):
-        weight = 1.0 / (intrinsic + noise_factor * shapes.sigma_e**2)
-        m = options.bias_offset + options.bias_faint / np.maximum(shapes.snr, options.min_snr)
-    return e_rms, weight, m, np.zeros(n), inside
+        weight = 1.0 / e_rms**2
+    else:
+        intrinsic, noise_factor = _dispersions(shapes, use, options.e_rms_min_snr)
+        e_rms = np.full(n, np.sqrt(intrinsic))
+        with np.errstate(invalid="ignore"):
+            weight = 1.0 / (intrinsic + noise_factor * shapes.sigma_e**2)
+            m = options.bias_offset + options.bias_faint / np.maximum(shapes.snr, options.min_snr)
+    c1, c2 = (a * np.nan_to_num(e) for e in (shapes.psf_e1, shapes.psf_e2))
+    return _Calibration(shapes.e1 / 2.0, shapes.e2 / 2.0, e_rms, weight, m, c1, c2, outside)
+
+
+def _call_algorithm(
+    catalogue: Table, use: BoolArray, options: CalibrateShearOptions
+) -> _Calibration:
+    """Shears of a user's method."""
+    table = load_algorithm("method", options.method)(catalogue, use.copy(), options)
+    n = len(catalogue)
+    names = getattr(table, "colnames", None)
+    missing = {"g1", "g2", "weight"} - set(names or ())
+    if names is None or missing or len(table) != n:
+        got = type(table).__name__ if names is None else f"{len(table)} rows of {names}"
+        raise DataError(
+            f"the shear method {options.method!r} must return a table of {n} rows with g1, g2, "
+            f"weight; got {got}"
+        )
+
+    def column(name: str) -> Float64Array:
+        return _column(table, name) if name in names else np.zeros(n)
+
+    outside = np.asarray(table["outside"], bool) if "outside" in names else np.zeros(n, bool)
+    return _Calibration(
+        g1=column("g1"), g2=column("g2"), e_rms=column("e_rms"), weight=column("weight"),
+        m=column("shear_m"), c1=column("shear_c1"), c2=column("shear_c2"), outside=outside,
+        ready=True,
+    )  # fmt: skip
 
 
 _FEWEST_BRIGHT = 100
@@ -268,19 +330,20 @@ def calibrate_shears(
         flags[~passed] |= np.uint32(ShearFlag.CUT)
         use &= passed
     _require(use, counts, n)
-    e_rms, weight, m, a, outside = _calibration(shapes, use, options)
-    flags[outside & finite] |= np.uint32(ShearFlag.OUTSIDE_CALIBRATION)
+    if "." in options.method:
+        found = _call_algorithm(catalogue, use, options)
+    else:
+        found = _shears(shapes, use, options)
+    flags[found.outside & finite] |= np.uint32(ShearFlag.OUTSIDE_CALIBRATION)
     if not options.allow_outside:
-        counts["outside_calibration"] = int((use & outside).sum())
-        use &= ~outside
+        counts["outside_calibration"] = int((use & found.outside).sum())
+        use &= ~found.outside
     _require(use, counts, n)
-    total = weight[use].sum()
-    responsivity = 1.0 - float(np.sum(weight[use] * e_rms[use] ** 2) / total)
-    mean_m = float(np.sum(weight[use] * m[use]) / total)
-    c1 = a * np.nan_to_num(shapes.psf_e1)
-    c2 = a * np.nan_to_num(shapes.psf_e2)
-    g1 = (shapes.e1 / (2.0 * responsivity) - c1) / (1.0 + mean_m)
-    g2 = (shapes.e2 / (2.0 * responsivity) - c2) / (1.0 + mean_m)
+    g1, g2, responsivity, mean_m = found.finish(use)
+    unknown = ~(np.isfinite(g1) & np.isfinite(g2) & np.isfinite(found.weight))
+    flags[unknown & use] |= np.uint32(ShearFlag.NO_SHAPE)
+    use &= ~unknown
+    _require(use, counts, n)
     large = np.hypot(g1, g2) >= options.max_shear
     flags[large] |= np.uint32(ShearFlag.LARGE_SHEAR)
     counts["large_shear"] = int((use & large).sum())
@@ -292,16 +355,16 @@ def calibrate_shears(
             "dec": _column(catalogue, "dec"),
             "g1": g1,
             "g2": -g2,
-            "weight": np.where(np.isfinite(weight), weight, 0.0),
+            "weight": np.where(np.isfinite(found.weight), found.weight, 0.0),
             "g1_pixel": g1,
             "g2_pixel": g2,
             "z_phot": shapes.z,
-            "shear_m": m,
-            "shear_c1": c1,
-            "shear_c2": c2,
+            "shear_m": found.m,
+            "shear_c1": found.c1,
+            "shear_c2": found.c2,
             "e1": shapes.e1,
             "e2": shapes.e2,
-            "e_rms": e_rms,
+            "e_rms": found.e_rms,
             "sigmae": shapes.sigma_e,
             "res": shapes.resolution,
             "snr": shapes.snr,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -33,8 +34,9 @@ from skymill.shear.metacal import (
     Spectrum,
     metacal,
     shear_matrix,
-    target_sigma,
 )
+from skymill.shear.plugin import check_algorithm, load_algorithm
+from skymill.shear.targets import Targets, choose_targets
 
 __all__ = [
     "MetadetectOptions",
@@ -53,8 +55,6 @@ Float64Array = NDArray[np.float64]
 
 # Peaks with a smaller chance to be a source are left out.
 _LEAST = 1e-3
-# Grid of wave vectors on which noise levels are summed; its powers are smooth.
-_GRID = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,11 @@ class MetadetectOptions:
         6.0, "signal to noise over their saddle from which they are two sources"
     )
     weight_scale: float = option(1.0, "width of the weight over that of the target PSF")
+    shapes: str = option(
+        "moments",
+        "moments (under a round Gaussian weight), or the dotted path of your own function or class "
+        "(skymill.shear.plugin)",
+    )
     iterations: int = option(20, "most steps of the centre")
     max_shift: float = option(
         3.0, "how far a centre may move from its peak; from half of it weights fall", unit="pixel"
@@ -90,6 +95,7 @@ class MetadetectOptions:
         check_range(self, "saddle", low=0.0)
         check_range(self, "full_saddle", low=self.saddle)
         check_range(self, "weight_scale", low=0.5, high=4.0)
+        check_algorithm("shapes", self.shapes, ("moments",))
         check_range(self, "iterations", low=0, high=50)
         check_range(self, "max_shift", low=0.5)
         check_range(self, "min_snr", low=0.0)
@@ -183,7 +189,10 @@ def metadetect_cell(
     used = np.array([b in (shear_bands or bands) for b in bands])
     size = images.shape[1]
     spectra = spectra or (None,) * len(bands)
-    plan = _plan(psfs, np.asarray(variances, np.float64), used, spectra, options)
+    plan = choose_targets(
+        psfs, np.asarray(variances, np.float64), used, spectra,
+        weight_scale=options.weight_scale, options=options.metacal,
+    )  # fmt: skip
     if size < 2 * np.ceil(4 * plan.widths.max()) + 5:
         raise DataError(
             f"a cell of {size} pixels is too small for a weight of {plan.widths.max():.1f} pixels"
@@ -211,92 +220,8 @@ def _check_bands(
         raise DataError("metadetection needs a positive variance in every band of the cell")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is the same for every version of a cell.
-
-    sigmas, widths: of the target PSF and of the flux weight of each band; weight: of each band in
-    the sum that is searched; flux_noise: of the sum under its weight, then of each band.
-    """
-
-    sigmas: Float64Array
-    widths: Float64Array
-    weight: Float32Array
-    sigma: float
-    width: float
-    flux_noise: Float64Array
-
-
-def _plan(
-    psfs: Float32Array,
-    variances: Float64Array,
-    used: NDArray[np.bool_],
-    spectra: tuple[Spectrum | None, ...],
-    options: MetadetectOptions,
-) -> _Plan:
-    """Target PSFs, weights and noise levels.
-
-    The bands that are searched share one target. A band of worse seeing among the others has its
-    own, and a narrower weight, so that weight and PSF together are as wide in every band: then all
-    see the same part of a galaxy.
-    """
-    sigma = target_sigma(psfs[used], options.metacal)
-    width = options.weight_scale * sigma
-    sigmas, widths = np.full(len(psfs), sigma), np.full(len(psfs), width)
-    for k in np.flatnonzero(~used):
-        sigmas[k] = max(sigma, target_sigma(psfs[k : k + 1], options.metacal))
-        widths[k] = np.sqrt(max(sigma**2 + width**2 - sigmas[k] ** 2, (0.5 * width) ** 2))
-    weight = np.where(used, 1.0 / variances, 0.0)
-    weight /= weight.sum()
-    power = [
-        variances[k] * _noise_power(psfs[k], float(sigmas[k]), spectra[k]) for k in range(len(psfs))
-    ]
-    total = sum(w * w * p for w, p in zip(weight, power, strict=True) if w > 0)
-    flux_noise = [_flux_noise(np.asarray(total), width)]
-    flux_noise += [_flux_noise(p, float(w)) for p, w in zip(power, widths, strict=True)]
-    return _Plan(
-        sigmas, widths, weight.astype(np.float32), sigma, width,
-        np.array(flux_noise),
-    )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=32)
-def _spectrum_grid(spectrum: Spectrum) -> Float64Array:
-    return np.asarray(spectrum(*_wave_vectors()), np.float64)
-
-
-@functools.cache
-def _wave_vectors() -> tuple[Float64Array, Float64Array]:
-    k = 2 * np.pi * np.fft.fftfreq(_GRID)
-    return tuple(np.meshgrid(k, k))  # type: ignore[return-value]
-
-
-def _noise_power(psf: Float32Array, sigma: float, spectrum: Spectrum | None) -> Float64Array:
-    """Power of noise of unit variance in the unsheared image, turned noise added."""
-    kx, ky = _wave_vectors()
-    size = psf.shape[0]
-    if size > _GRID:
-        cut = (size - _GRID) // 2 + 1
-        psf = psf[cut:-cut, cut:-cut]
-    transform = np.abs(np.fft.fft2(psf, (_GRID, _GRID))) ** 2
-    target = np.exp(-(sigma**2) * (kx**2 + ky**2))
-    power = target / np.maximum(transform, 1e-12 * transform[0, 0])
-    if spectrum is not None:
-        power = power * _spectrum_grid(spectrum)
-    # A quarter turn takes [ky, kx] to [kx, -ky].
-    turned = np.roll(power.T[::-1, :], 1, axis=0)
-    return np.asarray(power + turned, np.float64)
-
-
-def _flux_noise(power: Float64Array, width: float) -> float:
-    """Scatter of the weighted flux of noise."""
-    kx, ky = _wave_vectors()
-    # Of sum(w noise) / sum(w^2), with the transform 2 pi width^2 exp(-width^2 k^2 / 2) of w.
-    return float(np.sqrt(4.0 * (power * np.exp(-(width**2) * (kx**2 + ky**2))).mean()))
-
-
 def _search(
-    total: Float32Array, plan: _Plan, options: MetadetectOptions
+    total: Float32Array, plan: Targets, options: MetadetectOptions
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Positions of peaks, and how surely each is a source of its own (0 to 1).
 
@@ -329,10 +254,65 @@ def _smooth(image: Float32Array, width: float) -> Float32Array:
     return smooth
 
 
+def _shapes(
+    total: Float32Array,
+    x: Float64Array,
+    y: Float64Array,
+    plan: Targets,
+    options: MetadetectOptions,
+) -> dict[str, Any]:
+    """Centres, shapes, sizes and signal to noise at the peaks."""
+    if options.shapes != "moments":
+        return _call_shapes(total, x, y, plan, options)
+    moments = np.empty((x.size, 7))
+    weigh_moments(total, x, y, plan.width, options.iterations, options.max_shift, moments)
+    flux, mxx, myy, mxy = (moments[:, c] for c in (0, 3, 4, 5))
+    size = mxx + myy
+    # A round Gaussian of the target's width under this weight: 1/T = 1/T_w + 1/T_psf.
+    psf_size = 2.0 / (1.0 / plan.sigma**2 + 1.0 / plan.width**2)
+    good = (moments[:, 6] > 0) & (size > 0)
+    safe = np.where(good, size, 1.0)
+    return {
+        "x": moments[:, 1],
+        "y": moments[:, 2],
+        "e1": np.where(good, (mxx - myy) / safe, 0.0),
+        "e2": np.where(good, 2 * mxy / safe, 0.0),
+        "size_ratio": np.where(good, size / psf_size, 0.0),
+        "snr": flux / plan.flux_noise[0],
+        "flags": np.where(good, 0, 1).astype(np.int32),
+    }
+
+
+def _call_shapes(
+    total: Float32Array,
+    x: Float64Array,
+    y: Float64Array,
+    plan: Targets,
+    options: MetadetectOptions,
+) -> dict[str, Any]:
+    """Shapes of a user's algorithm."""
+    measure = load_algorithm("shapes", options.shapes)
+    found = measure(total, x, y, plan.sigma, float(plan.flux_noise[0]))
+    names = ("x", "y", "e1", "e2", "size_ratio", "snr")
+    try:
+        out: dict[str, Any] = {n: np.asarray(found[n], np.float64).reshape(x.size) for n in names}
+        flags = np.asarray(found["flags"]).reshape(x.size) != 0
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the shapes of {options.shapes!r} must be a dict of {', '.join(names)}, flags with "
+            f"{x.size} values each: {error}"
+        ) from error
+    flags |= ~np.isfinite([out[n] for n in names]).all(axis=0)
+    out["x"], out["y"] = np.where(flags, [x, y], [out["x"], out["y"]])
+    for n in names[2:]:
+        out[n] = np.where(flags, 0.0, out[n])
+    return {**out, "flags": flags.astype(np.int32)}
+
+
 def _measure(
     name: str,
     planes: list[Float32Array],
-    plan: _Plan,
+    plan: Targets,
     *,
     bands: tuple[str, ...],
     margin: int,
@@ -342,40 +322,26 @@ def _measure(
     for weight, plane in zip(plan.weight, planes, strict=True):
         if weight > 0:
             total += weight * plane
-    x, y, detection = _search(total, plan, options)
-    moments = np.empty((x.size, 7))
-    weigh_moments(total, x, y, plan.width, options.iterations, options.max_shift, moments)
-    moved = np.hypot(moments[:, 1] - x, moments[:, 2] - y) / options.max_shift
+    px, py, detection = _search(total, plan, options)
+    shapes = _shapes(total, px, py, plan, options)
+    moved = np.hypot(shapes["x"] - px, shapes["y"] - py) / options.max_shift
     detection *= 1.0 - _ramp(moved, 0.5, 1.0)
     half = total.shape[0] // 2
     step = options.metacal.step
     back = np.linalg.inv(shear_matrix(*(step * d for d in SHEAR_TYPES[name])))
-    place = back @ np.array([moments[:, 1] - half, moments[:, 2] - half]) + half
+    place = back @ np.array([shapes["x"] - half, shapes["y"] - half]) + half
     inside = ((place >= margin - 0.5) & (place < total.shape[0] - margin - 0.5)).all(axis=0)
-    moments, place, detection = moments[inside], place[:, inside], detection[inside]
-    flux, mxx, myy, mxy = (moments[:, c] for c in (0, 3, 4, 5))
-    size = mxx + myy
-    # A round Gaussian of the target's width under this weight: 1/T = 1/T_w + 1/T_psf.
-    psf_size = 2.0 / (1.0 / plan.sigma**2 + 1.0 / plan.width**2)
-    good = (moments[:, 6] > 0) & (size > 0)
-    safe = np.where(good, size, 1.0)
-    columns = {
-        "x": place[0],
-        "y": place[1],
-        "e1": np.where(good, (mxx - myy) / safe, 0.0),
-        "e2": np.where(good, 2 * mxy / safe, 0.0),
-        "size_ratio": np.where(good, size / psf_size, 0.0),
-        "snr": flux / plan.flux_noise[0],
-        "detection": detection,
-        "flags": np.where(good, 0, 1).astype(np.int32),
-    }
+    columns = {key: value[inside] for key, value in shapes.items()}
+    x, y = columns["x"], columns["y"]
+    columns["x"], columns["y"] = place[:, inside]
+    columns["detection"] = detection[inside]
     # From the amplitude of the weight to the flux of a point source with it.
     scale = np.pi * (plan.widths**2 + plan.sigmas**2)
     for k, band in enumerate(bands):
-        value = np.empty(len(moments))
-        weigh_fluxes(planes[k], moments[:, 1], moments[:, 2], plan.widths[k], value)
+        value = np.empty(x.size)
+        weigh_fluxes(planes[k], x, y, plan.widths[k], value)
         columns[f"{band}_flux"] = scale[k] * value
-        columns[f"{band}_flux_err"] = np.full(len(moments), scale[k] * plan.flux_noise[1 + k])
+        columns[f"{band}_flux_err"] = np.full(x.size, scale[k] * plan.flux_noise[1 + k])
     return Table(columns, meta={"sigma": plan.sigma, "width": plan.width}, copy=False)
 
 

@@ -3,8 +3,10 @@
 import galsim
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter, label
 
-from skymill.data.errors import DataError
+from skymill.data.errors import ConfigError, DataError
+from skymill.shear._metadetect_kernels import find_peaks
 from skymill.shear.metacal import SHEAR_TYPES, metacal, shear_matrix, target_sigma
 from skymill.shear.metadetect import (
     MetadetectOptions,
@@ -12,6 +14,7 @@ from skymill.shear.metadetect import (
     metadetect_cell,
     select_for_shear,
 )
+from skymill.shear.plugin import load_algorithm
 
 N, OFFSET = 128, (3.3, -4.2)
 
@@ -124,3 +127,95 @@ def test_bad_cells_are_refused_in_a_sentence():
         )
     with pytest.raises(DataError, match="at least two cells"):
         estimate_shear(cells(0.0, 1), options=MetadetectOptions())
+
+
+OWN = """
+import numpy as np
+
+class Shapes:
+    def __call__(self, image, x, y, sigma, noise):
+        n = x.size
+        e1 = image[y.astype(int), x.astype(int)] / noise
+        e1[0] = np.nan
+        return {"x": x, "y": y, "e1": e1, "e2": np.zeros(n), "size_ratio": np.full(n, sigma),
+                "snr": np.full(n, 50.0), "flags": np.zeros(n, int)}
+
+def too_few(image, x, y, sigma, noise):
+    return {"x": x}
+"""
+
+
+def test_shapes_of_a_users_own_algorithm(tmp_path, monkeypatch):
+    (tmp_path / "own_shapes.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    image = stamp(galsim.Convolve(GALAXY, PSF), N).astype(np.float32) * 100
+    arguments = (image[None], np.array([1e-4]), np.zeros_like(image)[None], STAR[None])
+
+    def measure(name):
+        options = MetadetectOptions(shapes=name)
+        return metadetect_cell(*arguments, bands=("r",), margin=20, options=options)
+
+    found = measure("own_shapes.Shapes")["noshear"]
+    assert found["flags"].tolist() == [1]  # not finite
+    assert found["e1"].tolist() == [0.0]
+    with pytest.raises(DataError, match="must be a dict of x, y, e1"):
+        measure("own_shapes.too_few")
+    with pytest.raises(ConfigError, match="dotted path"):
+        MetadetectOptions(shapes="magic")
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        load_algorithm("shapes", "no_such_module.measure")
+    with pytest.raises(ConfigError, match="not a function"):
+        load_algorithm("shapes", "math.pi")
+
+
+def flood_oracle(image, floor):
+    """Peaks and their height over the highest path to a higher one, by trying every level."""
+    peaks = {}
+    ny, nx = image.shape
+    for i in range(1, ny - 1):
+        for j in range(1, nx - 1):
+            box = image[i - 1 : i + 2, j - 1 : j + 2]
+            if image[i, j] == box.max() and image[i, j] > floor:
+                peaks[i, j] = None
+    for i, j in peaks:
+        for level in np.sort(image[image > floor])[::-1]:
+            if level > image[i, j]:
+                continue
+            labels, _ = label(image >= level, np.ones((3, 3)))
+            if image[labels == labels[i, j]].max() > image[i, j]:
+                peaks[i, j] = image[i, j] - level
+                break
+    return peaks
+
+
+def test_peaks_split_where_the_highest_path_between_them_says():
+    rng = np.random.default_rng(2)
+    image = gaussian_filter(rng.normal(size=(40, 40)), 1.5)
+    image = (image / image.std() * 2 + 3).astype(np.float32)
+    image[[0, -1]] = image[:, [0, -1]] = 0.0
+    x, y, weight = np.empty(200, np.int64), np.empty(200, np.int64), np.empty(200)
+    # With a sharp step at a height of 1 over the saddle every peak has a weight of 0 or 1 ...
+    n = find_peaks(image, 1.0, 1.0, 1.0, 1.0, 1.0 + 1e-9, x, y, weight)
+    truth = flood_oracle(image, 1.0)
+    assert set(zip(y[:n].tolist(), x[:n].tolist(), strict=True)) == set(truth)
+    for i, j, w in zip(y[:n], x[:n], weight[:n], strict=True):
+        height = truth[i, j]
+        if height is not None and height < 0.5:  # ... almost: a^4 / (a^4 + b^4)
+            assert w < 0.5 + 1e-6
+        elif height is None or height > 1.0:
+            assert w > 0.5
+
+
+def test_weights_do_not_jump():
+    # Two Gaussians that move apart: the sum of the weights goes from 1 to 2 in small steps.
+    grid = np.arange(64.0)
+    x, y, weight = np.empty(50, np.int64), np.empty(50, np.int64), np.empty(50)
+    sums = []
+    for distance in np.arange(4.0, 16.0, 0.02):
+        line = [np.exp(-0.5 * ((grid - 32 + s * distance / 2) / 3) ** 2) for s in (-1, 0.8)]
+        image = 20 * np.exp(-0.5 * ((grid[:, None] - 32) / 3) ** 2) * (line[0] + 0.7 * line[1])
+        n = find_peaks(image.astype(np.float32), 3.0, 5.0, 7.0, 3.0, 6.0, x, y, weight)
+        sums.append(weight[:n].sum())
+    assert sums[0] == pytest.approx(1.0)
+    assert sums[-1] == pytest.approx(2.0)
+    assert np.abs(np.diff(sums)).max() < 0.05
