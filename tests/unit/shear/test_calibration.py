@@ -8,7 +8,6 @@ from astropy.table import Table, vstack
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.flags import ShearFlag
 from skymill.shear.calibration import CalibrateShearOptions, calibrate_shears
-from skymill.shear.hsc_y1 import evaluate_hsc_y1
 
 
 def make_catalogue(n=4000, *, g=(0.05, -0.03), sigma=0.3, noise=0.1, seed=1):
@@ -89,20 +88,30 @@ def test_responsivity_and_weights_know_underestimated_errors():
     assert ratio == pytest.approx((intrinsic + 0.0009) / (intrinsic + 0.09), rel=0.05)
 
 
-def test_hsc_follows_its_formula():
-    catalogue = make_catalogue(200)
-    table = calibrate_shears(catalogue, options=CalibrateShearOptions(method="hsc"))
-    h = evaluate_hsc_y1(np.full(200, 1.0857362 / 0.03), np.full(200, 0.6))
-    response = 1 - np.sum(h.weight * h.e_rms**2) / h.weight.sum()
-    expected = (catalogue["e1"] / (2 * response) - h.a * 0.02) / (1 + h.m)
-    assert np.allclose(table["g1"], expected, rtol=1e-6)
+OWN = """
+from astropy.table import Table
+
+def shears(catalogue, use, options):
+    assert use.dtype == bool
+    return Table({"g1": catalogue["e1"] / 2, "g2": catalogue["e2"] / 2, "weight": use * 3.0})
+
+def too_few(catalogue, use, options):
+    return shears(catalogue, use, options)[:-1]
+"""
 
 
-def test_naive_has_the_constants_of_the_published_pipeline():
+def test_a_users_own_method(tmp_path, monkeypatch):
+    (tmp_path / "own_shears.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
     catalogue = make_catalogue(50)
-    table = calibrate_shears(catalogue, options=CalibrateShearOptions(method="naive"))
-    assert np.allclose(table["g1"], catalogue["e1"] / (2 * (1 - 0.365**2)))
-    assert np.allclose(table["weight"], 1 / 0.365**2)
+    catalogue["res"][0] = 0.1
+    table = calibrate_shears(catalogue, options=CalibrateShearOptions(method="own_shears.shears"))
+    assert np.allclose(table["g1"], catalogue["e1"] / 2)
+    assert np.allclose(table["g2"], -catalogue["e2"] / 2)  # sky axes
+    assert table["use"].sum() == 49
+    assert np.allclose(table["weight"][1:], 3.0)
+    with pytest.raises(DataError, match="table of 50 rows with g1, g2, weight; got 49 rows"):
+        calibrate_shears(catalogue, options=CalibrateShearOptions(method="own_shears.too_few"))
 
 
 def test_cuts_have_two_sides_and_are_counted():
