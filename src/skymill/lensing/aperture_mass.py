@@ -36,7 +36,7 @@ Float32Array = NDArray[np.float32]
 class ApertureMassOptions:
     """Grid, apertures and filter of a mass map."""
 
-    filter: str = option("schirmer", "Filter: schirmer, polynomial or gaussian")
+    filter: str = option("schirmer", "Filter: schirmer, polynomial, gaussian or tsis")
     aperture_min_arcmin: float = option(2.0, "Radius of the smallest aperture", unit="arcmin")
     aperture_max_arcmin: float = option(
         0.0,

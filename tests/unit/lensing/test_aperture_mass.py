@@ -77,6 +77,7 @@ def test_map_agrees_with_the_sum_over_galaxies(name):
     ("name", "integral"),
     [
         ("polynomial", 1.0),
+        ("tsis", 1.0),
         # With s = 9 x^2: the integral of (1 - exp(-s)) / s - exp(-s) from 0 to 9.
         ("gaussian", exp1(9) + np.log(9) + np.euler_gamma - 1 + np.exp(-9)),
     ],
@@ -84,6 +85,18 @@ def test_map_agrees_with_the_sum_over_galaxies(name):
 def test_filters_have_their_integrals(name, integral):
     value, _ = quad(lambda x: 2 * np.pi * x * float(aperture_filter(name, x)), 0, 1)
     assert value == pytest.approx(integral, rel=1e-9)
+
+
+def test_isothermal_filter_belongs_to_a_compensated_smooth_mass_filter():
+    # U = int_x^1 2 Q / y dy - Q: one in the core, no jump, no mass of its own.
+    def u(x):
+        outer, _ = quad(lambda y: 2 * float(aperture_filter("tsis", y)) / y, x, 1, points=[0.8])
+        return outer - float(aperture_filter("tsis", x))
+
+    assert u(0.01) == pytest.approx(u(0.049), rel=1e-6)
+    total, _ = quad(lambda x: x * u(x), 1e-6, 1, points=[0.05, 0.8], epsabs=1e-9)
+    assert abs(total) < 1e-6 * u(0.01)
+    assert u(0.8001) == pytest.approx(u(0.7999), abs=2e-3 * u(0.01))
 
 
 def test_schirmer_filter_is_finite_at_the_centre_and_zero_outside():
