@@ -28,6 +28,10 @@ COEFFICIENTS: dict[str, dict[str, float]] = {
     "sm_dr4": {"u": 3.92, "v": 3.92, "g": 2.89, "r": 2.22, "i": 1.55, "z": 1.17},
     "sdss": {"u": 4.16, "g": 3.20, "r": 2.21, "i": 1.64, "z": 1.22},
 }
+# Of the Legacy Surveys' northern cameras, for the same map (their catalogues' documentation).
+COEFFICIENTS["bass"] = {"g": 3.258, "r": 2.176}
+COEFFICIENTS["mzls"] = {"z": 1.199}
+COEFFICIENTS["legacy_north"] = {**COEFFICIENTS["bass"], **COEFFICIENTS["mzls"]}
 COEFFICIENTS["des"] = COEFFICIENTS["legacy"] = COEFFICIENTS["decam"]
 
 
@@ -46,7 +50,7 @@ def survey_of(catalogue: str, *, camera: str = "decam") -> str:
     str
         A key of `COEFFICIENTS`.
     """
-    for name in COEFFICIENTS:
+    for name in sorted(COEFFICIENTS, key=len, reverse=True):
         if catalogue == name or catalogue.startswith(f"{name}_"):
             return name
     return camera

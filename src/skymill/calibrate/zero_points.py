@@ -1,9 +1,9 @@
-"""Zero points of a catalogue's bands against a reference catalogue."""
+"""Zero points of a catalogue's bands against a reference catalogue and the stellar locus."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.table import Table
@@ -11,17 +11,24 @@ from numpy.typing import NDArray
 
 from skymill.calibrate.colour_terms import CatalogueTerm, find_colour_term
 from skymill.calibrate.extinction import COEFFICIENTS, extinction_coefficient
+from skymill.calibrate.filters import FILTER_SETS
 from skymill.calibrate.match import match_sky
 from skymill.calibrate.reference import ReferenceOptions, load_references
 from skymill.calibrate.robust import robust_sigma
-from skymill.calibrate.stellar_locus import StellarLocusOptions, fit_locus_offset
+from skymill.calibrate.stellar_locus import (
+    LocusFit,
+    StellarLocusOptions,
+    fit_stellar_locus,
+    library_locus,
+)
+from skymill.calibrate.synthetic import compute_colour_term
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.data.units import magnitude_from_njy
 
-__all__ = ["ZeroPoint", "ZeroPointOptions", "fit_zero_point", "fit_zero_points",
-           "parse_colour_terms"]  # fmt: skip
+__all__ = ["StarResiduals", "ZeroPoint", "ZeroPointFit", "ZeroPointOptions", "fit_zero_point",
+           "fit_zero_points", "parse_colour_terms"]  # fmt: skip
 
 Float64Array = NDArray[np.float64]
 
@@ -45,6 +52,9 @@ class ZeroPointOptions:
     colour_bands: tuple[str, ...] = option(("g", "i"), "The reference's two bands of the colour")
     min_colour: float = option(0.0, "Bluest star, if there is a colour term", unit="mag")
     max_colour: float = option(0.7, "Reddest star, if there is a colour term", unit="mag")
+    compute_terms: bool = option(
+        True, "Compute a colour term from filter curves and stars where none is known"
+    )
 
     def __post_init__(self) -> None:
         check_range(self, "radius_arcsec", low=0.0, low_open=True, high=60.0)
@@ -59,6 +69,29 @@ class ZeroPointOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StarResiduals:
+    """The stars behind a zero point.
+
+    Parameters
+    ----------
+    row : (n,) int64
+        Rows of the catalogue's stars.
+    magnitude : (n,) float64 [mag]
+        Of the reference, in the camera's system and dereddened.
+    residual, error : (n,) float64 [mag]
+        Catalogue minus reference, and its error.
+    used : (n,) bool
+        Whether the star counted.
+    """
+
+    row: NDArray[np.int64]
+    magnitude: Float64Array
+    residual: Float64Array
+    error: Float64Array
+    used: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ZeroPoint:
     """Offset of a band.
 
@@ -68,12 +101,32 @@ class ZeroPoint:
         Subtract ``offset`` from the magnitudes; its standard error; the scatter of a star.
     n_star : int
         Stars used.
+    stars : StarResiduals, optional
+        All matched stars with both magnitudes.
     """
 
     offset: float
     error: float
     scatter: float
     n_star: int
+    stars: StarResiduals | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroPointFit:
+    """Zero points of all bands.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        Schema ``zeroPoints``, one row a band.
+    stars : astropy.table.Table
+        Schema ``zeroPointStars``, one row for each matched star and band; residuals are after the
+        zero point.
+    """
+
+    table: Table
+    stars: Table
 
 
 def parse_colour_terms(entries: Sequence[str]) -> dict[str, Float64Array]:
@@ -180,10 +233,21 @@ def fit_zero_point(
             f"{options.radius_arcsec} arcsec and the limits ({len(pairs)} pairs of {len(stars)} "
             f"stars and {len(reference)} references); at least {options.min_stars} are needed"
         )
-    return _robust_mean(residual[keep], np.hypot(err, ref_err)[keep], options.clip)
+    total = np.hypot(err, ref_err)
+    found, used = _robust_mean(residual[keep], total[keep], options.clip)
+    known = np.isfinite(residual)
+    counted = np.zeros(len(residual), bool)
+    counted[np.flatnonzero(keep)[used]] = True
+    stars_ = StarResiduals(
+        row=pairs.first[known], magnitude=(mag - residual)[known], residual=residual[known],
+        error=total[known], used=counted[known],
+    )  # fmt: skip
+    return replace(found, stars=stars_)
 
 
-def _robust_mean(values: Float64Array, errors: Float64Array, clip: float) -> ZeroPoint:
+def _robust_mean(
+    values: Float64Array, errors: Float64Array, clip: float
+) -> tuple[ZeroPoint, NDArray[np.bool_]]:
     """Clipped mean, weighted by the errors and the scatter that they leave unexplained."""
     extra2, mean = 0.0, float(np.median(values))
     # Outliers must not enter the first mean: they can be many and magnitudes away.
@@ -202,12 +266,13 @@ def _robust_mean(values: Float64Array, errors: Float64Array, clip: float) -> Zer
     # The scatter of the stars themselves, not only their errors, sets the error of the mean.
     variance = float(np.sum(weight**2 * (values - mean) ** 2) / weight.sum() ** 2)
     n = int(used.sum())
-    return ZeroPoint(
+    found = ZeroPoint(
         offset=mean,
         error=float(np.sqrt(variance * n / max(n - 1, 1))),
         scatter=float(robust_sigma(values[used] - mean)),
         n_star=n,
     )
+    return found, used
 
 
 def fit_zero_points(
@@ -218,11 +283,12 @@ def fit_zero_points(
     survey: str,
     band_map: dict[str, str],
     name: str,
-    options: ZeroPointOptions,
-    locus: StellarLocusOptions,
+    options: ZeroPointOptions = ZeroPointOptions(),
+    locus: StellarLocusOptions = StellarLocusOptions(),
     camera: str = "",
-) -> Table:
-    """Zero points of every band: from the reference, else from the stellar locus.
+    locus_camera: str = "",
+) -> ZeroPointFit:
+    """Zero points of all bands: from the reference, and jointly from the stellar locus.
 
     Parameters
     ----------
@@ -241,27 +307,27 @@ def fit_zero_points(
     options : ZeroPointOptions
         Stars and match.
     locus : StellarLocusOptions
-        Line of the locus.
+        Stars and widths of the locus.
     camera : str
         Camera of the catalogue, whose known colour terms are applied; empty for none.
+    locus_camera : str
+        Set of filters of the stellar locus; that of ``camera`` if empty. Without a camera the
+        catalogue is in the reference's system, which is then its own.
 
     Returns
     -------
-    astropy.table.Table
-        Schema ``zeroPoints``, one row a band. A band without a zero point has offset 0, source
-        ``none`` and the reason in ``message``.
+    ZeroPointFit
+        A band without a zero point has offset 0, source ``none`` and the reason in ``message``.
     """
     if survey not in COEFFICIENTS:
         raise ConfigError(f"survey must be one of {', '.join(COEFFICIENTS)}; got {survey!r}")
     shards = [t for t in references if len(t)]
     ebv = np.asarray(stars["ebv"], np.float64)
-    rows, offsets = [], {}
+    rows: list[_Row] = []
     for band in bands:
         found, source, message = None, "none", "there is no reference catalogue here"
         other = band_map.get(band, band)
-        term = find_colour_term(survey, band, camera=camera)
-        if term is not None and other != term.primary:
-            term = None
+        term = _term(survey, band, camera, other, options)
         if shards:
             try:
                 found = fit_zero_point(
@@ -272,11 +338,32 @@ def fit_zero_points(
                     known_term=term,
                 )  # fmt: skip
                 source, message = f"{name} {other}"[:32], ""
-                offsets[band] = found.offset
             except (NoDataError, ConfigError, DataError) as err:
                 message = str(err)
         rows.append((band, found, source, message))
-    return _zero_point_table(_locus_rows(rows, stars, offsets, locus))
+    fit, reason = None, "switched off"
+    if locus.use:
+        try:
+            fit = _fit_locus(rows, stars, locus, locus_camera or camera or survey)
+        except (NoDataError, ConfigError, DataError) as err:
+            reason = str(err)
+    table = _zero_point_table(rows, fit, reason)
+    return ZeroPointFit(table=table, stars=_star_table(rows, stars, table))
+
+
+def _term(
+    survey: str, band: str, camera: str, other: str, options: ZeroPointOptions
+) -> CatalogueTerm | None:
+    """The known colour term, else one computed from filter curves where both systems have them."""
+    if not camera or camera.lower() == survey:
+        return None
+    term = find_colour_term(survey, band, camera=camera)
+    if term is None and options.compute_terms and survey not in ("des", "legacy"):
+        try:
+            term = compute_colour_term(survey, band, camera=camera.lower())
+        except ConfigError:
+            return None
+    return term if term is not None and other == term.primary else None
 
 
 def _coefficient(
@@ -302,31 +389,50 @@ def _colour_coefficients(survey: str, options: ZeroPointOptions) -> tuple[float,
 _Row = tuple[str, ZeroPoint | None, str, str]
 
 
-def _locus_rows(
-    rows: list[_Row], stars: Table, offsets: dict[str, float], locus: StellarLocusOptions
-) -> list[_Row]:
-    """Fill the row of the locus's band where the reference has given none."""
-    out = []
-    for band, found, source, message in rows:
-        if found is None and band == locus.band and locus.has_line:
-            mags = {
-                b: np.asarray(stars[f"{b}_psf_mag"], np.float64) - offsets.get(b, 0.0)
-                for b in (band, "g", "r")
-                if f"{b}_psf_mag" in stars.colnames
-            }
-            try:
-                offset, error, scatter, n = fit_locus_offset(mags, options=locus)
-                found = ZeroPoint(offset=offset, error=error, scatter=scatter, n_star=n)
-                source, message = "locus", ""
-            except NoDataError as err:
-                message = str(err)
-        out.append((band, found, source, message))
-    return out
+def _fit_locus(
+    rows: list[_Row], stars: Table, options: StellarLocusOptions, camera: str
+) -> LocusFit:
+    """All bands that the camera's filter curves know, with the reference's zero points."""
+    have = FILTER_SETS.get(camera.lower(), {})
+    bands = [r[0] for r in rows if r[0] in have and _has_magnitudes(stars, r[0])]
+    model = library_locus(bands, camera=camera.lower(), options=options)
+    known = {b: (z.offset, z.error) for b, z, _, _ in rows if z is not None}
+    magnitudes = {b: np.asarray(stars[f"{b}_psf_mag"], np.float64) for b in bands}
+    errors = {b: np.asarray(stars[f"{b}_psf_magerr"], np.float64) for b in bands}
+    return fit_stellar_locus(magnitudes, errors, model, known=known, options=options)
 
 
-def _zero_point_table(rows: list[_Row]) -> Table:
+def _has_magnitudes(stars: Table, band: str) -> bool:
+    name = f"{band}_psf_mag"
+    return name in stars.colnames and bool(np.isfinite(np.asarray(stars[name], float)).any())
+
+
+def _joined(row: _Row, fit: LocusFit | None, reason: str) -> _Row:
+    """The row of a band after the joint fit with the locus."""
+    band, found, source, message = row
+    if fit is None or band not in fit.bands:
+        missing = f"; no stellar locus: {reason}" if fit is None and found is None else ""
+        return band, found, source, message + missing
+    k = fit.bands.index(band)
+    joint = ZeroPoint(
+        offset=float(fit.offset[k]),
+        error=float(np.sqrt(fit.covariance[k, k])),
+        scatter=float(fit.scatter[k]) if found is None else found.scatter,
+        n_star=fit.n_star if found is None else found.n_star,
+        stars=None if found is None else found.stars,
+    )
+    return band, joint, "locus" if found is None else f"{source} + locus"[:32], ""
+
+
+def _zero_point_table(rows: list[_Row], fit: LocusFit | None, reason: str) -> Table:
     none = ZeroPoint(offset=0.0, error=np.nan, scatter=np.nan, n_star=0)
-    points = [found or none for _, found, _, _ in rows]
+    joined = [_joined(row, fit, reason) for row in rows]
+    points = [found or none for _, found, _, _ in joined]
+    covariance = np.diag([p.error**2 for p in points])
+    if fit is not None:
+        names = [r[0] for r in rows]
+        at = [names.index(b) for b in fit.bands]
+        covariance[np.ix_(at, at)] = fit.covariance
     table = Table(
         {
             "band": np.array([r[0] for r in rows], "U8"),
@@ -334,8 +440,35 @@ def _zero_point_table(rows: list[_Row]) -> Table:
             "offset_err": [p.error for p in points],
             "scatter": [p.scatter for p in points],
             "n_star": [p.n_star for p in points],
-            "source": np.array([r[2] for r in rows], "U32"),
-            "message": np.array([r[3][:256] for r in rows], "U256"),
+            "reference_offset": [z.offset if z else np.nan for _, z, _, _ in rows],
+            "reference_err": [z.error if z else np.nan for _, z, _, _ in rows],
+            "covariance": covariance,
+            "source": np.array([r[2] for r in joined], "U32"),
+            "message": np.array([r[3][:256] for r in joined], "U256"),
         }
     )
     return load_schema("zeroPoints").apply(table)
+
+
+def _star_table(rows: list[_Row], stars: Table, table: Table) -> Table:
+    """Residuals of the matched stars of all bands, after the zero points."""
+    parts = []
+    for (band, found, _, _), point in zip(rows, table, strict=True):
+        if found is None or found.stars is None:
+            continue
+        s = found.stars
+        parts.append(
+            {
+                "band": np.full(len(s.row), band, "U8"),
+                "ra": np.asarray(stars["ra"], np.float64)[s.row],
+                "dec": np.asarray(stars["dec"], np.float64)[s.row],
+                "reference_mag": s.magnitude,
+                "residual": s.residual - float(point["offset"]),
+                "residual_err": s.error,
+                "used": s.used,
+            }
+        )
+    schema = load_schema("zeroPointStars")
+    if not parts:
+        return schema.empty()
+    return schema.apply(Table({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}))

@@ -1,9 +1,9 @@
-"""Template spectra, filter curves, and the fluxes of the one through the other."""
+"""Template spectra, and their fluxes through filters over redshift."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from skymill.data.errors import ConfigError, DataError
+from skymill.calibrate.filters import FilterCurve, load_filters
+from skymill.data.errors import ConfigError
 
 __all__ = ["CWWSB", "FilterCurve", "ModelFluxes", "load_filters", "load_template",
            "make_model_fluxes"]  # fmt: skip
@@ -23,45 +24,6 @@ CWWSB = ("El_B2004a", "Sbc_B2004a", "Scd_B2004a", "Im_B2004a", "SB2_B2004a", "SB
          "ssp_25Myr_z008", "ssp_5Myr_z008")  # fmt: skip
 #: Spectral class of each: 0 elliptical, 1 spiral, 2 irregular or starburst.
 _CLASS = dict(zip(CWWSB, (0, 1, 1, 2, 2, 2, 2, 2), strict=True))
-#: Filter curves of speclite by the name of the camera and band.
-_SPECLITE = {
-    "decam": {b: f"decam2014-{b}" for b in "ugrizY"},
-    "sdss": {b: f"sdss2010-{b}" for b in "ugriz"},
-    "bok": {"g": "BASS-g", "r": "BASS-r"},
-    "mosaic3": {"z": "MzLS-z"},
-    "legacy_north": {"g": "BASS-g", "r": "BASS-r", "z": "MzLS-z"},
-    "ps1": {b: f"panstarrs-{b}" for b in "grizy"},
-    "megacam": {b: f"cfht_megacam-{b}" for b in "ugriz"},
-    "lsst": {b: f"lsst2023-{b}" for b in "ugrizy"},
-    "hsc": {b: f"hsc2017-{b}" for b in "grizy"},
-}
-
-
-@dataclass(frozen=True)
-class FilterCurve:
-    """Throughput of a band for photons.
-
-    Parameters
-    ----------
-    band : str
-        Name.
-    wavelength : (n,) float64 [Angstrom]
-        Rising.
-    throughput : (n,) float64
-        Any normalisation.
-    """
-
-    band: str
-    wavelength: Float64Array
-    throughput: Float64Array
-
-    def __post_init__(self) -> None:
-        if len(self.wavelength) < 2 or np.any(np.diff(self.wavelength) <= 0):
-            raise DataError(f"the wavelengths of filter {self.band} must rise")
-        if not np.all(np.isfinite(self.throughput)) or self.throughput.max() <= 0:
-            raise DataError(
-                f"the throughput of filter {self.band} must be finite and somewhere > 0"
-            )
 
 
 @dataclass(frozen=True)
@@ -119,50 +81,6 @@ def load_template(name: str) -> tuple[Float64Array, Float64Array]:
     if name not in CWWSB:
         raise ConfigError(f"template must be one of {', '.join(CWWSB)}; got {name!r}")
     return _template_table()[name]
-
-
-def load_filters(
-    camera: str, bands: Sequence[str], *, other: Mapping[str, str] | None = None
-) -> tuple[FilterCurve, ...]:
-    """Filter curves of a camera, from speclite.
-
-    Parameters
-    ----------
-    camera : str
-        ``decam``, ``sdss``, ``bok``, ``mosaic3``, ``legacy_north`` (g and r of BASS, z of MzLS),
-        ``ps1``, ``megacam``, ``lsst`` or ``hsc``.
-    bands : sequence of str
-        Names of the bands.
-    other : mapping of str to str, optional
-        Curves of speclite that take the place of the camera's, by band.
-
-    Returns
-    -------
-    tuple of FilterCurve
-        In the order asked for.
-
-    Raises
-    ------
-    ConfigError
-        If the camera, one of its bands or a curve is unknown.
-    """
-    from speclite.filters import load_filter
-
-    if camera not in _SPECLITE:
-        raise ConfigError(f"camera must be one of {', '.join(_SPECLITE)}; got {camera!r}")
-    known = {**_SPECLITE[camera], **(other or {})}
-    out = []
-    for band in bands:
-        if band not in known:
-            raise ConfigError(f"{camera} has no band {band!r}; it has {', '.join(known)}")
-        try:
-            curve = load_filter(known[band])
-        except (ValueError, OSError) as err:
-            raise ConfigError(
-                f"speclite has no filter curve {known[band]!r} for band {band!r}: {err}"
-            ) from err
-        out.append(FilterCurve(band, np.asarray(curve.wavelength), np.asarray(curve.response)))
-    return tuple(out)
 
 
 def _band_fluxes(

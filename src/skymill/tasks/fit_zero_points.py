@@ -46,6 +46,12 @@ class FitZeroPointsConnections(
         storageClass="SkymillTable",
         dimensions=("instrument", "skymap", "tract"),
     )
+    zeroPointStars = cT.Output(
+        doc="Residuals of the matched stars.",
+        name="zeroPointStars",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
 
 
 class FitZeroPointsConfig(PipelineTaskConfig, pipelineConnections=FitZeroPointsConnections):
@@ -70,13 +76,15 @@ class FitZeroPointsConfig(PipelineTaskConfig, pipelineConnections=FitZeroPointsC
         "zeroPoint.colour_terms replace the known ones.",
         default=True,
     )
-    camera = Field(dtype=str, doc="Camera whose colour terms are used.", default="decam")
+    camera = Field(
+        dtype=str, doc="Camera of the colour terms and filters.", default="decam"
+    )
     zeroPoint = options_field(ZeroPointOptions, "Stars, match, colour terms.")
-    locus = options_field(StellarLocusOptions, "Stellar locus of the band without a reference.")
+    locus = options_field(StellarLocusOptions, "Stellar locus of all bands.")
 
 
 class FitZeroPointsTask(PipelineTask):
-    """Compare stars with the reference; a band without one uses the stellar locus or stays."""
+    """Compare stars with the reference and with the stellar locus, all bands together."""
 
     ConfigClass = FitZeroPointsConfig
     _DefaultName = "fitZeroPoints"
@@ -100,9 +108,10 @@ class FitZeroPointsTask(PipelineTask):
         Returns
         -------
         lsst.pipe.base.Struct
-            ``outputCatalog``: schema ``calibratedCatalog``; ``zeroPoints``: schema ``zeroPoints``.
+            ``outputCatalog``: schema ``calibratedCatalog``; ``zeroPoints`` and ``zeroPointStars``:
+            schemas of these names.
         """
-        table = fit_zero_points(
+        found = fit_zero_points(
             inputCatalog[inputCatalog["is_star"]],
             references,
             bands=bands_of(inputCatalog),
@@ -112,9 +121,15 @@ class FitZeroPointsTask(PipelineTask):
             options=to_options(self.config.zeroPoint, ZeroPointOptions),
             locus=to_options(self.config.locus, StellarLocusOptions),
             camera=self.config.camera if self.config.applyColorTerms else "",
+            locus_camera=self.config.camera if self.config.applyColorTerms else "",
         )
+        table = found.table
         for row in table:
             if row["message"]:
                 self.log.warning("band %s stays as it is: %s", row["band"], row["message"])
         offsets = {str(r["band"]): float(r["offset"]) for r in table}
-        return Struct(outputCatalog=apply_zero_points(inputCatalog, offsets), zeroPoints=table)
+        return Struct(
+            outputCatalog=apply_zero_points(inputCatalog, offsets),
+            zeroPoints=table,
+            zeroPointStars=found.stars,
+        )

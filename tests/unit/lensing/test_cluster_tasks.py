@@ -214,7 +214,9 @@ def test_injected_zero_points_come_back(products):
     for row in table:
         # 390 stars of 1 to 2 per cent each: 1 mmag expected.
         assert row["offset"] == pytest.approx(ZERO_POINT[row["band"]], abs=0.004)
-        assert 0.0003 < row["offset_err"] < 0.002
+        assert 0.0003 < row["reference_err"] < 0.002
+        # With the systematic error of a reference in the joint fit with the stellar locus.
+        assert row["reference_err"] <= row["offset_err"] < 0.005
         assert abs(row["offset"] - ZERO_POINT[row["band"]]) < 4 * row["offset_err"]
 
 
@@ -233,7 +235,7 @@ def test_mass_within_its_errors(products):
     row = products["fit"].massFit[0]
     # One realisation with its shape noise; without it: the next test.
     assert abs(row["m200"] - MASS) < 3 * row["m200_err"]
-    assert row["m200_err"] < 0.3 * MASS
+    assert row["m200_err"] < 0.32 * MASS
     assert row["p_profile"] > 0.001
     assert row["p_cross"] > 0.001
     assert row["flags"] == 0

@@ -1,0 +1,99 @@
+"""Filter curves of cameras and surveys, from speclite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skymill.data.errors import ConfigError, DataError
+
+__all__ = ["FILTER_SETS", "FilterCurve", "load_filters"]
+
+Float64Array = NDArray[np.float64]
+
+#: Filter curves of speclite by the name of the camera and band.
+FILTER_SETS = {
+    "decam": {b: f"decam2014-{b}" for b in "ugrizY"},
+    "sdss": {b: f"sdss2010-{b}" for b in "ugriz"},
+    "bok": {"g": "BASS-g", "r": "BASS-r"},
+    "mosaic3": {"z": "MzLS-z"},
+    "legacy_north": {"g": "BASS-g", "r": "BASS-r", "z": "MzLS-z"},
+    "ps1": {b: f"panstarrs-{b}" for b in "grizy"},
+    "megacam": {b: f"cfht_megacam-{b}" for b in "ugriz"},
+    "lsst": {b: f"lsst2023-{b}" for b in "ugrizy"},
+    "hsc": {b: f"hsc2017-{b}" for b in "grizy"},
+}
+
+
+@dataclass(frozen=True)
+class FilterCurve:
+    """Throughput of a band for photons.
+
+    Parameters
+    ----------
+    band : str
+        Name.
+    wavelength : (n,) float64 [Angstrom]
+        Rising.
+    throughput : (n,) float64
+        Any normalisation.
+    """
+
+    band: str
+    wavelength: Float64Array
+    throughput: Float64Array
+
+    def __post_init__(self) -> None:
+        if len(self.wavelength) < 2 or np.any(np.diff(self.wavelength) <= 0):
+            raise DataError(f"the wavelengths of filter {self.band} must rise")
+        if not np.all(np.isfinite(self.throughput)) or self.throughput.max() <= 0:
+            raise DataError(
+                f"the throughput of filter {self.band} must be finite and somewhere > 0"
+            )
+
+
+def load_filters(
+    camera: str, bands: Sequence[str], *, other: Mapping[str, str] | None = None
+) -> tuple[FilterCurve, ...]:
+    """Filter curves of a camera, from speclite.
+
+    Parameters
+    ----------
+    camera : str
+        ``decam``, ``sdss``, ``bok``, ``mosaic3``, ``legacy_north`` (g and r of BASS, z of MzLS),
+        ``ps1``, ``megacam``, ``lsst`` or ``hsc``.
+    bands : sequence of str
+        Names of the bands.
+    other : mapping of str to str, optional
+        Curves of speclite that take the place of the camera's, by band.
+
+    Returns
+    -------
+    tuple of FilterCurve
+        In the order asked for.
+
+    Raises
+    ------
+    ConfigError
+        If the camera, one of its bands or a curve is unknown.
+    """
+    from speclite.filters import load_filter
+
+    if camera not in FILTER_SETS:
+        raise ConfigError(f"camera must be one of {', '.join(FILTER_SETS)}; got {camera!r}")
+    known = {**FILTER_SETS[camera], **(other or {})}
+    out = []
+    for band in bands:
+        if band not in known:
+            raise ConfigError(f"{camera} has no band {band!r}; it has {', '.join(known)}")
+        try:
+            curve = load_filter(known[band])
+        except (ValueError, OSError) as err:
+            raise ConfigError(
+                f"speclite has no filter curve {known[band]!r} for band {band!r}: {err}"
+            ) from err
+        out.append(FilterCurve(band, np.asarray(curve.wavelength), np.asarray(curve.response)))
+    return tuple(out)
