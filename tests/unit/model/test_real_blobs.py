@@ -2,8 +2,8 @@
 
 Objects agree as two careful fits can: within 5 mas and 1 % (points) or 30 mas and 10 % (galaxies),
 or the reference's own residuals ask for the difference. `wanted_step` is the Gauss-Newton step that
-the reference's coadd less its own model asks for, less what ours asks for: its fits end when a step wins less than 0.1 of
-ln(likelihood), ours when it promises less than 0.001.
+the reference's coadd less its own model asks for, less what ours asks for: its fits end when a step
+wins less than 0.1 of ln(likelihood), ours when it promises less than 0.001.
 """
 
 from __future__ import annotations
