@@ -12,10 +12,10 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.calibrate.extinction import (
-    DustMap,
     ExtinctionOptions,
     extinction_coefficient,
     parse_coefficients,
+    read_ebv,
 )
 from skymill.calibrate.star_galaxy import StarGalaxyOptions, classify
 from skymill.data.errors import DataError, NoDataError
@@ -276,7 +276,7 @@ def find_ebv(catalogue: Table, *, options: ExtinctionOptions) -> Float64Array:
     if options.source == "constant":
         return np.full(n, options.constant)
     if options.source == "map":
-        ebv = DustMap(options.map_path).ebv(_get(catalogue, "ra"), _get(catalogue, "dec"))
+        ebv = read_ebv(options, _get(catalogue, "ra"), _get(catalogue, "dec"))
     else:
         if options.column not in catalogue.colnames:
             raise DataError(

@@ -12,11 +12,12 @@ from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 from numpy.typing import ArrayLike, NDArray
 
+from skymill.calibrate.healpix_map import HealpixDust, is_healpix
 from skymill.data.errors import ConfigError, DataError, MissingInputError
 from skymill.data.options import check_choice, check_range, option
 
 __all__ = ["COEFFICIENTS", "DustMap", "ExtinctionOptions", "extinction_coefficient",
-           "parse_coefficients", "survey_of"]  # fmt: skip
+           "parse_coefficients", "read_ebv", "survey_of"]  # fmt: skip
 
 Float64Array = NDArray[np.float64]
 
@@ -67,7 +68,11 @@ class ExtinctionOptions:
         unit="mag",
     )  # fmt: skip
     fill_missing: bool = option(False, "Take the constant where the column or map has no value")
-    map_path: str = option("", "FITS map of E(B-V), or the folder of the two SFD maps")
+    map_path: str = option(
+        "", "FITS map of E(B-V): an image, a HEALPix map, or the folder of the two SFD maps"
+    )
+    map_column: str = option("", "Column of a HEALPix map; empty for EBV, TAU353 or the only one")
+    map_scale: float = option(1.0, "Factor on the map, such as 0.86 or that of an optical depth")
     survey: str = option("decam", "Survey whose coefficients are used")
     coefficients: tuple[str, ...] = option((), "Other coefficients, as g=3.2")
 
@@ -75,6 +80,7 @@ class ExtinctionOptions:
         check_choice(self, "source", ("column", "constant", "map", "none"))
         check_choice(self, "survey", tuple(COEFFICIENTS))
         check_range(self, "constant", low=0.0, high=50.0)
+        check_range(self, "map_scale", low=0.0, low_open=True)
         if self.source == "map" and not self.map_path:
             raise ConfigError("source = 'map' needs map_path: a FITS file or the folder of SFD")
         parse_coefficients(self.coefficients)
@@ -196,6 +202,35 @@ class DustMap:
             x, y = wcs.world_to_pixel(sky[rows])
             out[rows] = _bilinear(image, np.asarray(x), np.asarray(y))
         return out
+
+
+def read_ebv(options: ExtinctionOptions, ra: ArrayLike, dec: ArrayLike) -> Float64Array:
+    """E(B-V) from the map of the options, whatever its kind.
+
+    Parameters
+    ----------
+    options : ExtinctionOptions
+        Path, column and factor of the map.
+    ra, dec : (n,) float64 [deg]
+        ICRS positions.
+
+    Returns
+    -------
+    (n,) float64 [mag]
+        NaN outside of the map.
+
+    Raises
+    ------
+    MissingInputError
+        If the map does not exist.
+    DataError
+        If it cannot be read.
+    """
+    path = Path(options.map_path)
+    if path.is_file() and is_healpix(path):
+        dust = HealpixDust(path, column=options.map_column, scale=options.map_scale)
+        return dust.ebv(ra, dec)
+    return DustMap(path).ebv(ra, dec) * options.map_scale
 
 
 def _read_plane(path: Path) -> tuple[NDArray[np.float32], WCS]:
