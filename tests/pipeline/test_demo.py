@@ -56,9 +56,11 @@ def test_positions_and_fluxes_repeat(summary):
 def test_every_step_has_its_time_and_the_page_its_pictures(demo, summary):
     assert {"process_ccd_s", "coadd_3a_s", "mass_fit_s", "total_s"} <= set(summary["timing"])
     page = (demo / "report" / "index.html").read_text()
-    for name in ("colour.png", "mass_map.png", "psf.png", "repeatability.png"):
+    for name in ("overlay.jpg", "mass_map.png", "psf.png", "red_sequence.png", "null_tests.png"):
         assert f'src="{name}"' in page
         assert (demo / "report" / name).stat().st_size > 5000
+    # The page can be sent by mail.
+    assert sum(p.stat().st_size for p in (demo / "report").iterdir()) < 4e6
 
 
 def test_every_table_follows_its_schema(demo):

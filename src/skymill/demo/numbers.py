@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
@@ -24,6 +25,8 @@ __all__ = [
     "photometry_numbers",
     "photoz_numbers",
     "psf_numbers",
+    "quality_numbers",
+    "red_sequence_numbers",
     "repeatability_of",
     "shear_numbers",
 ]
@@ -367,6 +370,78 @@ def photoz_numbers(photoz: Table, catalogue: Table, truth: Truth) -> Numbers:
                 "outliers": float(np.mean(np.abs(delta[chosen]) > 0.15)),
             }
     return out
+
+
+def red_sequence_numbers(sequence: Table, truth: Truth | None) -> Numbers:
+    """The red sequence; in a demonstration with its purity and completeness.
+
+    Parameters
+    ----------
+    sequence : astropy.table.Table
+        ``redSequence``, with its metadata.
+    truth : Truth
+        The truth.
+
+    Returns
+    -------
+    dict
+        ``richness`` with its error; of candidates above a probability of one half ``purity``,
+        and of true red members within the radius ``completeness``.
+    """
+    names = ("richness", "richness_err", "richness_bright", "significance", "colour_at_middle",
+             "middle_mag", "slope", "scatter")  # fmt: skip
+    out: Numbers = {k: float(sequence.meta[k]) for k in names if k in sequence.meta}
+    chosen = sequence[np.asarray(sequence["p_member"]) > 0.5]
+    out["n_members"] = len(chosen)
+    if truth is None or not len(chosen) or "radius_arcmin" not in sequence.meta:
+        return out
+    first, second = match_truth(chosen, truth.galaxies, radius_arcsec=1.0)
+    member = np.asarray(truth.galaxies["is_member"], bool)
+    out["purity"] = float(member[second].mean()) if first.size else None
+    halo = truth.halos[int(np.argmax(truth.halos["m200"]))]
+    # The simulated red members have the elliptical template.
+    wanted = member & (np.asarray(truth.galaxies["template"]) < 0.25)
+    band = str(sequence.meta["reference"])
+    wanted &= np.asarray(truth.galaxies[f"mag_{band}"]) < float(sequence.meta["faint_mag"])
+    place = SkyCoord(truth.galaxies["ra"], truth.galaxies["dec"], unit="deg")
+    centre = SkyCoord(halo["ra"], halo["dec"], unit="deg")
+    wanted &= place.separation(centre).arcmin < float(sequence.meta["radius_arcmin"])
+    found = np.zeros(len(member), bool)
+    found[second] = True
+    out["n_true_red"] = int(wanted.sum())
+    out["completeness"] = float(found[wanted].mean()) if wanted.any() else None
+    return out
+
+
+def quality_numbers(table: Table) -> tuple[Numbers, Numbers]:
+    """Depth and positions, and the null tests, of the quality table.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        ``qualityTable``.
+
+    Returns
+    -------
+    quality, null_tests : dict
+        Numbers for each band; value, error and chance of each null test.
+    """
+    bands: Numbers = {}
+    tests: Numbers = {}
+    out: Numbers = {}
+    for row in table:
+        name, band, value = str(row["quantity"]), str(row["band"]), float(row["value"])
+        if name.startswith("null_"):
+            tests[name.removeprefix("null_")] = {
+                "value": value, "value_err": float(row["error"]), "p": float(row["p_value"]),
+            }  # fmt: skip
+        elif name.startswith(("mag_at_snr", "mag_half", "visits", "exposure_time")):
+            bands.setdefault(band, {})[name] = value
+        elif name.startswith("astrometry_"):
+            out[f"{name}_mas"], out[f"{name}_mas_err"] = value, float(row["error"])
+    if bands:
+        out["bands"] = bands
+    return out, tests
 
 
 def count_numbers(products: Products, truth: Truth | None) -> Numbers:

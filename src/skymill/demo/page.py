@@ -8,34 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from skymill.data.files import atomic_path
+from skymill.demo.labels import find_label, show_value
 
 __all__ = ["Goal", "Section", "write_page"]
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1c2330; background: #fff; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-p.verdict { font-size: 1.1rem; margin-top: .3rem; color: #345; }
-img { max-width: 100%; height: auto; border: 1px solid #dde; border-radius: 4px; }
-table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .15rem 1.2rem .15rem 0; border-bottom: 1px solid #e6e9f0; }
-th { font-weight: 500; color: #456; } td { text-align: right; }
-td.unit, td.word { text-align: left; color: #678; } .missed { color: #b3261e; font-weight: 600; }
-.met { color: #2a6f3a; }
+:root { --ink: #1c2330; --soft: #5b6b80; --line: #e3e8f0; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem;
+       color: var(--ink); background: #fff; }
+h1 { font-size: 1.6rem; margin: 0; }
+h2 { font-size: 1.15rem; margin: 0 0 .4rem; scroll-margin-top: 1rem; }
+p { margin: .4rem 0; } p.verdict { font-size: 1.15rem; color: #2c4a6e; }
+p.caption, p.lead { color: var(--soft); font-size: .92rem; }
+nav { margin: .8rem 0; font-size: .92rem; } nav a { margin-right: 1rem; white-space: nowrap; }
+a { color: #1a5fb4; text-decoration: none; } a:hover { text-decoration: underline; }
+main { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1rem 2rem; }
+section { grid-column: span 2; border-top: 1px solid var(--line); padding-top: 1rem; }
+section.half { grid-column: span 1; }
+@media (max-width: 52rem) { section.half { grid-column: span 2; } }
+img { display: block; max-width: 100%; max-height: 46rem; height: auto; margin: .3rem 0 .6rem; }
+sup, sub { line-height: 0; }
+.tables { display: flex; flex-wrap: wrap; gap: .3rem 3rem; align-items: flex-start; }
+table { border-collapse: collapse; margin: .3rem 0; font-variant-numeric: tabular-nums;
+        font-size: .92rem; }
+th, td { text-align: left; padding: .12rem 1.1rem .12rem 0; border-bottom: 1px solid var(--line); }
+th { font-weight: 500; color: var(--soft); } td { text-align: right; }
+td.unit, td.word { text-align: left; color: var(--soft); }
+.missed { color: #b3261e; font-weight: 600; } .met { color: #2a6f3a; }
 """
 
-# Last word of a name in summary.json -> unit as it is shown.
-_UNITS = {
-    "mas": "mas",
-    "mmag": "mmag",
-    "arcmin": "arcmin",
-    "arcmin2": "arcmin<sup>-2</sup>",
-    "msun": "M<sub>sun</sub>",
-    "s": "s",
-    "ra": "deg",
-    "dec": "deg",
-}
-_WORDS = {"snr": "S/N", "nmad": "NMAD", "ra": "RA", "dec": "Dec", "n": "number"}
+#: Rows of a table before another is put beside it.
+_ROWS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,60 +61,52 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One section: a title, a picture, numbers.
+    """One section: a title, pictures, a sentence about them, numbers.
 
     Parameters
     ----------
     title : str
         Heading.
-    figure : str, optional
-        File name of a picture beside the page.
+    figures : tuple of str
+        File names of pictures beside the page.
+    caption : str
+        What the pictures show.
     numbers : dict
-        Nested names and values; ``NAME_err`` is the error of ``NAME``, the last word is the unit.
+        Nested names and values; ``NAME_err`` is the error of ``NAME``.
+    half : bool
+        Half of the page's width is enough.
     """
 
     title: str
-    figure: str | None = None
+    figures: tuple[str, ...] = ()
+    caption: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
-
-
-def _label(name: str) -> tuple[str, str]:
-    """Words and unit of a name: ``relative_mas`` -> ``relative``, ``mas``."""
-    words = name.split("_")
-    unit = _UNITS.get(words[-1], "")
-    if unit and len(words) > 1 and words[-1] not in _WORDS:
-        words = words[:-1]
-    if unit == _UNITS["arcmin2"] and words[-1] == "per":
-        words = words[:-1]
-    return html.escape(" ".join(_WORDS.get(w, w) for w in words)), unit
-
-
-def _show(value: Any, error: Any = None) -> str:
-    if value is None:
-        return "&ndash;"
-    if isinstance(value, float):
-        text = f"{value:.3e}" if abs(value) >= 1e6 else f"{value:.4g}"
-        return text if error is None else f"{text} &plusmn; {error:.2g}"
-    return html.escape(str(value))
+    half: bool = False
 
 
 def _is_matrix(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
 
 
+def _cell(row: dict[str, Any], column: str) -> str:
+    return show_value(row.get(column), find_label(column), row.get(f"{column}_err"))
+
+
 def _matrix(name: str, value: dict[str, dict[str, Any]]) -> str:
     """A table with a row an item (band) and a column a quantity."""
     columns = list(dict.fromkeys(key for row in value.values() for key in row))
+    columns = [c for c in columns if not (c.endswith("_err") and c[:-4] in columns)]
+    labels = [find_label(column) for column in columns]
     head = "".join(
-        f"<th>{label}{f' [{unit}]' if unit else ''}</th>" for label, unit in map(_label, columns)
+        f"<th>{label.text}{f' [{label.unit}]' if label.unit else ''}</th>" for label in labels
     )
     rows = "".join(
-        f"<tr><th>{html.escape(item)}</th>"
-        + "".join(f"<td>{_show(row.get(column))}</td>" for column in columns)
+        f"<tr><th>{find_label(item).text}</th>"
+        + "".join(f"<td>{_cell(row, column)}</td>" for column in columns)
         + "</tr>"
         for item, row in value.items()
     )
-    return f"<table><tr><th>{_label(name)[0]}</th>{head}</tr>{rows}</table>"
+    return f"<table><tr><th>{find_label(name).text}</th>{head}</tr>{rows}</table>"
 
 
 def _tables(numbers: dict[str, Any]) -> str:
@@ -120,17 +115,23 @@ def _tables(numbers: dict[str, Any]) -> str:
     for name, value in numbers.items():
         if name in errors:
             continue
+        label = find_label(name)
         if _is_matrix(value) and value:
             matrices.append(_matrix(name, value))
         elif isinstance(value, dict):
-            label = _label(name)[0]
-            rows += [f"<tr><th>{label}, {html.escape(str(key))}</th><td>{_show(v)}</td>"
+            rows += [f"<tr><th>{label.text}, {html.escape(str(key))}</th>"
+                     f"<td>{show_value(v, find_label(str(key)))}</td>"
                      '<td class="unit"></td></tr>' for key, v in value.items()]  # fmt: skip
         else:
-            label, unit = _label(name)
-            shown = _show(value, numbers.get(f"{name}_err"))
-            rows.append(f'<tr><th>{label}</th><td>{shown}</td><td class="unit">{unit}</td></tr>')
-    return (f"<table>{''.join(rows)}</table>" if rows else "") + "".join(matrices)
+            shown = show_value(value, label, numbers.get(f"{name}_err"))
+            rows.append(
+                f'<tr><th>{label.text}</th><td>{shown}</td><td class="unit">{label.unit}</td></tr>'
+            )
+    # Long lists stand beside each other, as equal as can be.
+    n = -(-len(rows) // -(-len(rows) // _ROWS)) if rows else 1
+    parts = [f"<table>{''.join(rows[i : i + n])}</table>" for i in range(0, len(rows), n)]
+    tables = parts + matrices
+    return f'<div class="tables">{"".join(tables)}</div>'
 
 
 def _goals(goals: list[Goal]) -> str:
@@ -145,14 +146,22 @@ def _goals(goals: list[Goal]) -> str:
     return f"<table><tr><th></th><th>found</th><th>wanted</th><th></th></tr>{rows}</table>"
 
 
+def _anchor(title: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in title.lower())
+
+
 def _section(section: Section) -> str:
     title = html.escape(section.title)
-    parts = [f"<h2>{title}</h2>"]
-    if section.figure:
-        parts.append(f'<img src="{html.escape(section.figure)}" alt="{title}">')
+    kind = ' class="half"' if section.half else ""
+    parts = [f'<section{kind} id="{_anchor(section.title)}"><h2>{title}</h2>']
+    parts += [
+        f'<img src="{html.escape(name)}" alt="{title}" loading="lazy">' for name in section.figures
+    ]
+    if section.caption:
+        parts.append(f'<p class="caption">{html.escape(section.caption)}</p>')
     if section.numbers:
         parts.append(_tables(section.numbers))
-    return "\n".join(parts)
+    return "\n".join([*parts, "</section>"])
 
 
 def write_page(
@@ -185,6 +194,7 @@ def write_page(
     )  # fmt: skip
     if cluster:
         head, lead = html.escape(cluster), f"Processed by skymill {version}."
+    links = "\n".join(f'<a href="#{_anchor(s.title)}">{html.escape(s.title)}</a>' for s in sections)
     body = "\n".join(_section(s) for s in sections)
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{head}</title>
@@ -192,10 +202,13 @@ def write_page(
 <style>{_STYLE}</style></head><body>
 <h1>{head if cluster else "From raw frames to a mass"}</h1>
 <p class="verdict">{html.escape(str(summary["verdict"]))}</p>
-<p>{lead}
+<p class="lead">{lead}
 All numbers: <a href="summary.json">summary.json</a>.</p>
 {_goals(goals)}
+<nav>{links}</nav>
+<main>
 {body}
+</main>
 </body></html>
 """
     with atomic_path(path) as draft:

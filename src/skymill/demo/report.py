@@ -148,7 +148,13 @@ def _collect(
         figures["completeness.png"] = report_figures.draw_completeness(
             summary["counts"]["completeness_r"]
         )
-    figures |= _pictures(products, truth)
+    sequence = products.read_table("redSequence", "red_sequence")
+    if len(sequence):
+        summary["red_sequence"] = numbers.red_sequence_numbers(sequence, truth)
+    quality = products.read_table("qualityTable", "quality_check")
+    if len(quality):
+        summary["quality"], summary["null_tests"] = numbers.quality_numbers(quality)
+    figures |= _pictures(products, cluster, truth)
     return summary, figures
 
 
@@ -166,26 +172,41 @@ def _redshift_figure(photoz: Table, catalogue: Table, truth: Truth) -> bytes:
     )
 
 
-def _pictures(products: Products, truth: Truth | None) -> dict[str, bytes]:
+#: Pictures that the steps made themselves: dataset type, collection, name.
+_READY = (
+    ("massFitPicture", "mass_fit", "mass_fit.png"),
+    ("redSequencePicture", "red_sequence", "red_sequence.png"),
+    ("qualityPicture", "quality_check", "depth.png"),
+    ("qualitySkyPicture", "quality_check", "field.png"),
+    ("qualityPsfPicture", "quality_check", "psf_coadd.png"),
+    ("qualityNullPicture", "quality_check", "null_tests.png"),
+)
+
+
+def _pictures(products: Products, cluster: Cluster, truth: Truth | None) -> dict[str, bytes]:
     """Pictures that the steps made themselves, and the mass map with the true position."""
     from skymill.lensing.aperture_mass import ApertureMassMap
     from skymill.qa.mass_figures import draw_mass_map
+    from skymill.qa.report_figures import draw_colour
 
     out: dict[str, bytes] = {}
+    hdus = products.read_one("massMap", "mass_map")
+    mass_map = None if hdus is None else ApertureMassMap.from_hdulist(hdus)
+    mark = None
+    if truth is not None and len(truth.halos):
+        halo = truth.halos[int(np.argmax(truth.halos["m200"]))]
+        mark = (float(halo["ra"]), float(halo["dec"]))
     colour = products.read_one("exportColor", "export_data")
     if colour is not None:
-        out["colour.png"] = colour
-    hdus = products.read_one("massMap", "mass_map")
-    if hdus is not None:
-        mark = None
-        if truth is not None and len(truth.halos):
-            halo = truth.halos[int(np.argmax(truth.halos["m200"]))]
-            mark = (float(halo["ra"]), float(halo["dec"]))
+        picture, placed = draw_colour(colour, mass_map, mark=mark or cluster.position)
+        out["overlay.jpg" if placed else "colour.jpg"] = picture
+    if mass_map is not None:
         peaks = products.read_table("massMapPeaks", "mass_map")
-        out["mass_map.png"] = draw_mass_map(ApertureMassMap.from_hdulist(hdus), peaks, mark=mark)
-    figure = products.read_one("massFitPicture", "mass_fit")
-    if figure is not None:
-        out["mass_fit.png"] = figure
+        out["mass_map.png"] = draw_mass_map(mass_map, peaks, mark=mark)
+    for dataset_type, collection, name in _READY:
+        picture = products.read_one(dataset_type, collection)
+        if picture is not None:
+            out[name] = picture
     return out
 
 
@@ -266,35 +287,79 @@ def _goals(summary: dict[str, Any]) -> list[Goal]:
     ]
 
 
-#: Without and with a true position.
-_MAP_TITLE = (
-    "Mass map: E (left) and B",
-    "Mass map: E (left) and B; the circle is the true position",
-)
+#: Title, pictures, what they show, numbers, whether half of the width is enough.
+_SECTIONS: tuple[tuple[str, tuple[str, ...], str, str, bool], ...] = (
+    ("The sky", ("overlay.jpg", "colour.jpg"), "The coadds in colour{contours}.", "counts", False),
+    ("Mass map", ("mass_map.png",),
+     "E mode (left) and B mode, which lensing does not make, as signal-to-noise ratio; plus signs "
+     "are peaks{circle}.", "peak", False),
+    ("Mass", ("mass_fit.png",),
+     "Excess surface density with the best NFW halo; the cross shear tests for systematics. Right: "
+     "masses of the bootstrap.", "mass", False),
+    ("Shear", (), "{shear}", "shear", False),
+    ("Null tests of the shears", ("null_tests.png",),
+     "What should vanish without systematics, with jackknife errors. A massive cluster in the "
+     "field makes the shear around random points differ from zero.", "null_tests", False),
+    ("Red sequence", ("red_sequence.png",),
+     "Colour and magnitude of the members with the ridge that was fitted to them; their density on "
+     "the sky, the field subtracted, with the region as a circle.", "red_sequence", False),
+    ("Depth", ("depth.png",),
+     "Number counts, errors, and magnitudes of objects at S/N 10 and 20 in each band.", "quality",
+     False),
+    ("The field", ("field.png",),
+     "Objects of the catalogue, outlines of the CCDs, and positions of stars against the "
+     "reference.", "", False),
+    ("Astrometry of the visits", ("repeatability.png",),
+     "Positions and magnitudes of bright stars in single visits about the mean of all.",
+     "astrometry", False),
+    ("Photometry of the visits", (), "", "photometry", False),
+    ("Point-spread function of the visits", ("psf.png",),
+     "Stars against the model, and their shapes over the CCDs.", "psf", False),
+    ("Point-spread function of the coadd", ("psf_coadd.png",),
+     "Size and shape over the field, residuals at stars, and the rho statistics.", "", False),
+    ("Photometric redshifts", ("redshifts.png",), "Against the truth.", "photoz", True),
+    ("Completeness", ("completeness.png",), "Share of the true objects that were found.", "", True),
+    ("Seconds", ("times.png",), "Elapsed time of each step, the longest of its bands.", "", False),
+)  # fmt: skip
 
 
 def _sections(summary: dict[str, Any], figures: dict[str, bytes]) -> list[Section]:
-    table = [
-        ("colour.png", "The sky", "counts"),
-        ("mass_map.png", _MAP_TITLE[summary["peak"].get("true_ra") is not None], "peak"),
-        ("mass_fit.png", "Mass", "mass"),
-        (None, "Shear against the truth" if "m1" in summary.get("shear", {}) else "Shear", "shear"),
-        ("repeatability.png", "Astrometry", "astrometry"),
-        (None, "Photometry", "photometry"),
-        ("psf.png", "Point-spread function", "psf"),
-        ("redshifts.png", "Photometric redshifts", "photoz"),
-        ("completeness.png", "Completeness", None),
-        ("times.png", "Seconds", "timing"),
-    ]
-    return [
-        Section(
-            title=title,
-            figure=figure if figure in figures else None,
-            numbers=_clean(summary.get(key, {})) if key else {},
+    known = summary["peak"].get("true_ra") is not None
+    words = {
+        "contours": ", with the signal-to-noise ratio of the aperture mass as contours and a cross "
+        f"at the {'true position' if known else 'given centre'} of the cluster"
+        if "overlay.jpg" in figures else "",
+        "circle": ", the circle is the true position" if known else "",
+        "shear": "Measured shears of matched galaxies are (1 + m) times the true ones plus c, "
+        "their intrinsic shapes taken out." if "m1" in summary.get("shear", {}) else "",
+    }  # fmt: skip
+    out = []
+    for title, names, caption, key, half in _SECTIONS:
+        shown = tuple(name for name in names if name in figures)
+        values = _clean(summary.get(key) or {}) if key else {}
+        if not shown and not values:
+            continue
+        out.append(
+            Section(
+                title=title,
+                figures=shown,
+                caption=caption.format(**words) if shown or not names else "",
+                numbers=_for_page(key, values),
+                half=half,
+            )
         )
-        for figure, title, key in table
-        if figure in figures or (key and summary.get(key))
-    ]
+    return out
+
+
+def _for_page(key: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a section as its tables: what a figure shows already is left out."""
+    if key == "counts":
+        return {k: v for k, v in values.items() if k != "completeness_r"}
+    if key == "null_tests":
+        return {"tests": values} if values else {}
+    if key == "photoz":
+        return {"samples": {k: v for k, v in values.items() if isinstance(v, dict)}}
+    return values
 
 
 def _clean(value: Any) -> Any:

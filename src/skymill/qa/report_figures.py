@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from astropy.table import Table
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
+from skymill.lensing.aperture_mass import ApertureMassMap
 from skymill.qa.mass_figures import figure_to_png
+from skymill.qa.mass_overlays import draw_overlay, mass_contours, read_background
+from skymill.qa.pictures import decode_png
+from skymill.qa.quality_figures import band_colour
 from skymill.qa.repeatability import Repeatability
 
 __all__ = [
+    "draw_colour",
     "draw_completeness",
     "draw_psf",
     "draw_redshifts",
@@ -19,6 +27,46 @@ __all__ = [
 ]
 
 Float64Array = NDArray[np.float64]
+
+
+#: Longest side [pixel] and quality of a photograph on the page.
+_PHOTO_SIDE, _PHOTO_QUALITY = 1600, 86
+
+
+def draw_colour(
+    colour: bytes,
+    mass_map: ApertureMassMap | None = None,
+    *,
+    mark: tuple[float, float] | None = None,
+) -> tuple[bytes, bool]:
+    """The colour picture, small enough for a page, with contours of the mass.
+
+    Parameters
+    ----------
+    colour : bytes
+        PNG of the export step.
+    mass_map : ApertureMassMap, optional
+        Its E mode is drawn, if the picture says where on the sky it is.
+    mark : (ra, dec), optional [deg]
+        A position to mark.
+
+    Returns
+    -------
+    picture : bytes
+        JPEG.
+    placed : bool
+        Whether the contours and the mark could be drawn.
+    """
+    placed = decode_png(colour)[1] is not None
+    if placed:
+        contours = [] if mass_map is None else [mass_contours(mass_map)]
+        colour = draw_overlay(read_background(colour), contours, mark=mark)
+    with Image.open(io.BytesIO(colour)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=_PHOTO_QUALITY, optimize=True)
+    return buffer.getvalue(), placed
 
 
 def draw_psf(stars: Table) -> bytes:
@@ -41,14 +89,15 @@ def draw_psf(stars: Table) -> bytes:
     bins = np.linspace(-0.06, 0.06, 49)
     left.hist(size[~kept], bins, histtype="step", label="in the fit", density=True)
     left.hist(size[kept], bins, histtype="step", label="reserved", density=True)
-    left.set(xlabel="T star / T PSF - 1", ylabel="density")
+    left.set(xlabel="T star / T PSF - 1", ylabel="density", xticks=(-0.05, 0, 0.05))
     left.legend(frameon=False, fontsize=8)
     d_e1 = np.asarray(stars["e1"]) - np.asarray(stars["e1Psf"])
     d_e2 = np.asarray(stars["e2"]) - np.asarray(stars["e2Psf"])
     middle.plot(d_e1[~kept], d_e2[~kept], ".", ms=2, alpha=0.4)
     middle.plot(d_e1[kept], d_e2[kept], ".", ms=3)
     middle.set(xlim=(-0.06, 0.06), ylim=(-0.06, 0.06), xlabel="e1 star - e1 PSF")
-    middle.set(ylabel="e2 star - e2 PSF", aspect="equal")
+    ticks = (-0.05, 0, 0.05)
+    middle.set(ylabel="e2 star - e2 PSF", aspect="equal", xticks=ticks, yticks=ticks)
     angle = 0.5 * np.arctan2(np.asarray(stars["e2"]), np.asarray(stars["e1"]))
     length = np.hypot(np.asarray(stars["e1"]), np.asarray(stars["e2"]))
     right.quiver(
@@ -76,19 +125,24 @@ def draw_repeatability(by_band: dict[str, Repeatability]) -> bytes:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for band, found in by_band.items():
+        if not found.n_stars:
+            continue
         left.plot(
-            found.d_east, found.d_north, ".", ms=2, alpha=0.5,
+            found.d_east, found.d_north, ".", ms=2, alpha=0.5, color=band_colour(band),
             label=f"{band}: {found.astrometry_mas:.1f} mas, {found.n_stars} stars",
         )  # fmt: skip
         right.hist(
-            found.d_mag, np.linspace(-40, 40, 81), histtype="step",
+            found.d_mag, np.linspace(-40, 40, 81), histtype="step", color=band_colour(band),
             label=f"{band}: {found.photometry_mmag:.1f} mmag",
         )  # fmt: skip
-    left.set(xlim=(-60, 60), ylim=(-60, 60), xlabel="East [mas]", ylabel="North [mas]")
+    offsets = [np.hypot(f.d_east, f.d_north) for f in by_band.values() if f.n_stars]
+    reach = 5.0 * float(np.median(np.concatenate(offsets))) if offsets else 60.0
+    left.set(xlim=(reach, -reach), ylim=(-reach, reach), xlabel="East [mas]", ylabel="North [mas]")
     left.set(aspect="equal", title="position of one visit less the star's mean")
     right.set(xlabel="magnitude of one visit less the star's mean [mmag]", ylabel="sources")
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=8)
+        if offsets:
+            axes.legend(frameon=False, fontsize=8)
     return figure_to_png(figure)
 
 
