@@ -3,6 +3,7 @@
 import galsim
 import numpy as np
 import pytest
+from astropy.table import Table, vstack
 from scipy.ndimage import gaussian_filter, label
 
 from skymill.data.errors import ConfigError, DataError
@@ -13,8 +14,12 @@ from skymill.shear.metadetect import (
     estimate_shear,
     metadetect_cell,
     select_for_shear,
+    shear_weights,
+    solve_shear,
+    sum_shapes,
 )
 from skymill.shear.plugin import load_algorithm
+from skymill.sims.draw import PsfField, Sources, draw_sources
 
 N, OFFSET = 128, (3.3, -4.2)
 
@@ -93,12 +98,108 @@ def cells(g, n_cell=6):
     return out
 
 
+def draw_grid(rng, g, turn):
+    """36 bright galaxies 40 pixels apart under a shear, and their PSF."""
+    side, scale = 288, np.eye(2)
+    grid = 24 + 40 * (np.arange(6) + 0.5)
+    x, y = (a.ravel() + rng.uniform(-1, 1, 36) for a in np.meshgrid(grid, grid))
+    e = np.minimum(rng.rayleigh(0.2, 36), 0.7) * np.exp(2j * rng.uniform(0, np.pi, 36))
+    e *= -1 if turn else 1
+    shape = np.array([[1 + e.real, e.imag], [e.imag, 1 - e.real]]).transpose(2, 0, 1)
+    shape /= np.sqrt(1 - np.abs(e) ** 2)[:, None, None]
+    maps = rng.uniform(1.2, 3.5, 36)[:, None, None] * (shear_matrix(g, 0.0) @ shape)
+    flux = 10 ** rng.uniform(1, 2, 36)
+    image, star = np.zeros((side, side), np.float32), np.zeros((91, 91), np.float32)
+    psf = rng.uniform(3.2, 4.2), 0.03 + rng.normal(0, 0.02), -0.02 + rng.normal(0, 0.02)
+    for plane, n, where in ((image, 36, (x, y)), (star, 1, (np.full(1, 45.0),) * 2)):
+        field = PsfField("moffat", 3.0, *(np.full(n, v) for v in psf))
+        fraction = np.full(n, 0.0 if n > 1 else -1.0)
+        sources = Sources(*where, flux[:n], fraction, maps[:n], maps[:n], np.tile(scale, (n, 1, 1)))
+        draw_sources(plane, sources, field, noise=1e-4)
+    star = star[20:-20, 20:-20]
+    return image, star / star.sum()
+
+
 def test_shear_of_ring_pairs_is_recovered():
-    plus, minus = (estimate_shear(cells(g)) for g in (0.02, -0.02))
-    assert plus.n == minus.n == 24
-    assert (plus.g1 - minus.g1) / 0.04 == pytest.approx(1.0, abs=0.02)  # 24 galaxies of S/N 100
-    assert plus.response[0, 0] == pytest.approx(plus.response[1, 1], rel=0.1)
-    assert abs(plus.response[0, 1]) < 0.1 * plus.response[0, 0]
+    sums = np.zeros((2, 6, 5, 4))
+    for k in range(6):
+        for s, g in enumerate((0.02, -0.02)):
+            for turn in (0, 1):
+                rng = np.random.default_rng([3, k])
+                image, star = draw_grid(rng, g, turn)
+                noise = rng.normal(0, 0.005, (2, *image.shape)).astype(np.float32)
+                found = metadetect_cell(
+                    (image + noise[0])[None], np.array([2.5e-5]), noise[1][None], star[None],
+                    bands=("r",), margin=20,
+                )  # fmt: skip
+                sums[s, k] += sum_shapes(found)
+
+    def bias(total):
+        plus, minus = solve_shear(total)[0]
+        return np.array([(plus[0] - minus[0]) / 0.04 - 1, *(plus + minus) / 2])
+
+    total = sums.sum(axis=1)
+    value = bias(total)
+    error = np.sqrt(5 * np.var([bias(total - sums[:, k]) for k in range(6)], axis=0))
+    assert total[0, 0, 3] > 400
+    assert error[0] < 0.003
+    assert abs(value[0]) + 2 * error[0] < 0.01
+    assert np.abs(value[1:]).max() < 0.003  # the PSF has an ellipticity of 0.03
+    response = solve_shear(total)[1][0]
+    assert response[0, 0] == pytest.approx(response[1, 1], rel=0.1)
+    assert abs(response[0, 1]) < 0.05 * response[0, 0]
+
+
+def test_estimate_of_a_list_of_cells_is_that_of_one_table():
+    found = cells(0.02)
+    one = estimate_shear(found)
+    joined = {}
+    for name in SHEAR_TYPES:
+        for k, table in enumerate(found):
+            table[name]["cell"] = k
+        joined[name] = vstack([table[name] for table in found], metadata_conflicts="silent")
+    other = estimate_shear(joined, cell="cell")
+    assert (one.g1, one.g2_err, one.n) == pytest.approx((other.g1, other.g2_err, other.n))
+    assert one.n == 24
+    assert one.g1 == pytest.approx(0.02, abs=4 * one.g1_err)
+    # Weights of one's own: half of them change nothing, none of the left half leaves half.
+    half = estimate_shear(found, weigh=lambda t: 0.5 * shear_weights(t))
+    assert half.g1 == pytest.approx(one.g1)
+    left = estimate_shear(found, weigh=lambda t: shear_weights(t) * (t["x"] > N / 2))
+    assert left.n == 12
+
+
+def test_weights_rise_smoothly():
+    options = MetadetectOptions()
+    n = 2001
+    table = Table({"snr": np.linspace(0, 40, n), "size_ratio": np.full(n, 1.5)})
+    table["detection"], table["flags"] = np.ones(n), np.zeros(n, int)
+    weight = shear_weights(table, options)
+    assert (weight[table["snr"] < options.min_snr] == 0).all()
+    assert np.abs(np.diff(weight)).max() < 0.01
+    assert weight[-1] > 0.9
+    assert (select_for_shear(table, options) == (weight > 0)).all()
+    for value, expected in ((1.0, 0.0), (1.2, 0.5), (1.5, 1.0), (1.8, 0.5), (2.0, 0.0)):
+        table["size_ratio"] = value
+        assert shear_weights(table, options)[-1] == pytest.approx(expected * weight[-1])
+    table["size_ratio"], table["flags"] = 1.5, 1
+    assert (shear_weights(table, options) == 0).all()
+
+
+def test_a_band_of_worse_seeing_has_its_own_target():
+    wide = stamp(galsim.Moffat(beta=3, fwhm=4.6), 63).astype(np.float32)
+    flux = 100.0
+    images = [
+        (flux * stamp(p, N)).astype(np.float32) for p in (PSF, galsim.Moffat(beta=3, fwhm=4.6))
+    ]
+    found = metadetect_cell(
+        np.array(images), np.array([1e-4, 1e-4]), np.zeros((2, N, N), np.float32),
+        np.array([STAR, wide]), bands=("r", "u"), shear_bands=("r",), margin=20,
+    )["noshear"]  # fmt: skip
+    assert found.meta["sigma"] == pytest.approx(target_sigma(STAR[None]))
+    # Both see a star of this flux; the stamps of the PSFs hold all but 1e-3 of it.
+    assert found["r_flux"][0] == pytest.approx(flux, rel=3e-3)
+    assert found["u_flux"][0] == pytest.approx(flux, rel=3e-3)
 
 
 def test_fluxes_and_positions_do_not_depend_on_the_applied_shear():
