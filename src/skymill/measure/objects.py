@@ -30,14 +30,12 @@ from skymill.measure.psf_flux import draw_at
 from skymill.measure.saturation import fit_centres
 from skymill.measure.shear_shape import regauss_shapes
 from skymill.model.galaxy import (
-    GalaxyFit,
     GalaxyOptions,
     PsfMixtures,
     composite_fluxes,
-    fit_profile,
+    fit_composite_galaxies,
     psf_mixtures,
 )
-from skymill.model.profiles import DEV, EXP
 
 __all__ = ["FlatObjectOptions", "ObjectOptions", "force_objects", "measure_objects"]
 
@@ -491,45 +489,30 @@ def _galaxy(
     options: ObjectOptions,
 ) -> None:
     """Columns of the galaxy models."""
-    half = _window(moments, np.full(sx.size, batch.stamps.size // 2, np.int64))
+    widest = np.full(sx.size, batch.stamps.size // 2 - 2, np.int64)
     point = np.stack([star.ixx, star.iyy, star.ixy], axis=1)
     excess = moments - np.where(np.isfinite(point), point, psf_sigma**2)
     floor = 0.05 * psf_sigma**2
     excess[:, :2] = np.maximum(excess[:, :2], floor)
-    fits: dict[str, GalaxyFit] = {}
-    start = 1.7 * excess
-    for profile in (EXP, DEV):
-        fit = fit_profile(
-            batch.image,
-            batch.stamps.variance,
-            batch.good,
-            x=sx,
-            y=sy,
-            half=half,
-            psf=psf_at,
-            start=start,
-            profile=profile,
-            options=options.galaxy,
-        )
-        fits[profile.name] = fit
-        # Small galaxies look smaller with the cuspy profile, large ones larger.
-        start = fit.shape * np.clip(0.5 * fit.radius, 0.6, 2.5)[:, None]
-        out[f"{profile.name}Flux"], out[f"{profile.name}FluxErr"] = fit.flux, fit.flux_err
-        for j, name in enumerate(("Ixx", "Iyy", "Ixy")):
-            out[f"{profile.name}{name}"] = fit.shape[:, j]
-        out[f"{profile.name}Radius"] = fit.radius
-        out[f"{profile.name}_flags"] = fit.flags
-    composite = composite_fluxes(
+    galaxies = fit_composite_galaxies(
         batch.image,
         batch.stamps.variance,
         batch.good,
         x=sx,
         y=sy,
-        half=half,
+        half=_window(moments, widest + 2),
+        widest=widest,
         psf=psf_at,
-        exp_shape=fits["exp"].shape,
-        dev_shape=fits["dev"].shape,
+        start=1.7 * excess,
+        options=options.galaxy,
     )
+    fits, composite = {"exp": galaxies.exp, "dev": galaxies.dev}, galaxies.total
+    for profile, fit in fits.items():
+        out[f"{profile}Flux"], out[f"{profile}FluxErr"] = fit.flux, fit.flux_err
+        for j, name in enumerate(("Ixx", "Iyy", "Ixy")):
+            out[f"{profile}{name}"] = fit.shape[:, j]
+        out[f"{profile}Radius"] = fit.radius
+        out[f"{profile}_flags"] = fit.flags
     # The shapes are those of the two fits: their uncertainty widens the error as it does there.
     with np.errstate(divide="ignore", invalid="ignore"):
         inflation = [
