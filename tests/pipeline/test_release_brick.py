@@ -129,9 +129,9 @@ def as_sources(table: Table) -> Sources:
 
 def chi2_of_blobs(state: Any, sources: Sources) -> np.ndarray:
     """Chi-squared of each blob for a catalogue that our code draws."""
-    total = np.zeros(int(state.blobs.max()) + 1)
+    total = np.zeros(int(state.division.numbers.max()) + 1)
     for image, mapping in zip(state.images, state.maps, strict=True):
-        number = _brick_blobs(image, state.grid, state.blobs, mapping)
+        number = _brick_blobs(image, state.division.numbers, mapping)
         residual = (image.image - render(sources, image, bands=BANDS)) * image.inverse_error
         inside = number >= 0
         total += np.bincount(number[inside], residual[inside] ** 2, minlength=total.size)
@@ -185,7 +185,7 @@ def test_no_blob_is_fitted_worse_than_by_the_reference(
     theirs = chi2_of_blobs(state, as_sources(reference))
     column, row = (np.floor(np.asarray(reference[n]) + 0.5).astype(int) for n in ("bx", "by"))
     column, row = np.clip(column, 0, state.grid.width - 1), np.clip(row, 0, state.grid.height - 1)
-    number = state.blobs[row, column]
+    number = state.division.numbers[row, column]
     n_source = np.bincount(number[number >= 0], minlength=ours.size)
     assert (ours <= theirs + 9.0 * np.maximum(n_source, 1)).all(), (ours - theirs, n_source)
 

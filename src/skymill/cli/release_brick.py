@@ -57,6 +57,10 @@ STOPPED = 75
 @click.option("--gaia-dir", default="", metavar="DIR", help="Gaia. [default: SURVEY_DIR/gaia]")
 @click.option("--tycho-file", "tycho_path", default="", metavar="FILE",
               help="Tycho-2. [default: SURVEY_DIR/tycho2*.fits]")  # fmt: skip
+@click.option("--clusters", "clusters_path", default="", metavar="FILE",
+              help="Star clusters. [default: SURVEY_DIR/*star-clusters*.fits]")  # fmt: skip
+@click.option("--sub-blobs", "sub_blobs", type=int, default=0, show_default=True,
+              metavar="PIXELS", help="Fit larger blobs in parts; 0: none.")  # fmt: skip
 @click.option("--iterative/--no-iterative", default=True, show_default=True,
               help="Search the residuals for more sources.")  # fmt: skip
 @click.option("--nsigma", "n_sigma", type=float, default=6.0, show_default=True,

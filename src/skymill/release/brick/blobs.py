@@ -34,6 +34,7 @@ from skymill.release.brick.halos import epoch_mjd
 from skymill.release.brick.mapping import map_pixels
 from skymill.release.brick.options import BrickOptions
 from skymill.release.brick.reference_sources import ReferenceMasks
+from skymill.release.brick.sub_blobs import MARGIN, Division
 
 __all__ = [
     "BlobRun",
@@ -203,7 +204,7 @@ def start_sources(
 
 def blob_jobs(
     grid: BrickGrid,
-    blobs: NDArray[np.int32],
+    division: Division,
     start: StartSources,
     references: Table,
     masks: ReferenceMasks,
@@ -214,10 +215,10 @@ def blob_jobs(
     ----------
     grid : BrickGrid
         The brick.
-    blobs : (ny, nx) int32
-        Of `label_blobs`.
+    division : Division
+        Blobs of `label_blobs`, and the parts of large ones.
     start : StartSources
-        With their blobs.
+        With their blobs or parts.
     references : Table
         Reference sources.
     masks : ReferenceMasks
@@ -228,8 +229,9 @@ def blob_jobs(
     blob : Blob
         Pixels and sources.
     index : (k,) int64
-        Rows of ``start`` of these sources.
+        Rows of ``start`` of these sources; for a part with those of its margin.
     """
+    blobs = division.numbers
     by_blob = np.argsort(start.blob, kind="stable")
     numbers, first = np.unique(start.blob[by_blob], return_index=True)
     groups = np.split(by_blob, first[1:])
@@ -237,7 +239,7 @@ def blob_jobs(
     column = np.clip(np.floor(start.x + 0.5).astype(int), 0, grid.width - 1)
     row = np.clip(np.floor(start.y + 0.5).astype(int), 0, grid.height - 1)
     bright, medium = masks.bright[row, column], masks.medium[row, column]
-    galaxy = masks.galaxy[row, column]
+    galaxy, cluster = masks.galaxy[row, column], masks.cluster[row, column]
     is_reference = start.reference >= 0
     point = np.zeros(start.x.size, bool)
     large = np.zeros(start.x.size, bool)
@@ -249,26 +251,42 @@ def blob_jobs(
         box = boxes[number] if number >= 0 else None
         if box is None:
             continue
+        inside = blobs[box] == number
+        if division.is_part(int(number)):
+            box = _with_margin(box, blobs.shape)
+            inside = division.whole(blobs[box]) == division.parent[number]
+            near = (row >= box[0].start) & (row < box[0].stop)
+            near &= (column >= box[1].start) & (column < box[1].stop)
+            near &= division.whole(start.blob) == division.parent[number]
+            index = np.flatnonzero(near)
         yield (
             Blob(
                 id=int(number),
                 brick_wcs=grid.wcs,
                 x0=box[1].start,
                 y0=box[0].start,
-                mask=blobs[box] == number,
+                mask=inside,
                 sources=start.sources.at(index),
                 # Gaia knows positions better, also that of the core of a galaxy.
                 fixed_position=(is_reference & ~large)[index],
                 fixed_type=point[index],
                 is_reference=is_reference[index],
-                force_point=(bright | galaxy)[index] & ~large[index],
+                force_point=(bright | galaxy | cluster)[index] & ~large[index],
                 is_large_galaxy=large[index],
-                fit_background=(bright | medium | galaxy)[index] & ~large[index],
+                fit_background=(bright | medium | galaxy | cluster)[index] & ~large[index],
                 # Residuals of bright stars and large galaxies are no sources.
                 avoid=(masks.bright | masks.medium | masks.galaxy)[box],
             ),
             index,
         )
+
+
+def _with_margin(box: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, slice]:
+    rows, columns = (
+        slice(max(0, side.start - MARGIN), min(n, side.stop + MARGIN))
+        for side, n in zip(box, shape, strict=True)
+    )
+    return rows, columns
 
 
 def _box_grid(grid: BrickGrid, blob: Blob) -> BrickGrid:

@@ -20,6 +20,7 @@ def mask_bits(
     coadds: Mapping[str, BandCoadd],
     masks: ReferenceMasks,
     bailed_out: NDArray[np.bool_],
+    divided: NDArray[np.bool_],
 ) -> NDArray[np.int32]:
     """Mask bits of all pixels of a brick.
 
@@ -30,9 +31,11 @@ def mask_bits(
     coadds : mapping of str to BandCoadd
         By band.
     masks : ReferenceMasks
-        Bright stars and large galaxies.
+        Bright stars, large galaxies and star clusters.
     bailed_out : (ny, nx) bool
         Pixels of blobs that were not fitted.
+    divided : (ny, nx) bool
+        Pixels of blobs that were fitted in parts.
 
     Returns
     -------
@@ -52,6 +55,8 @@ def mask_bits(
     out[masks.bright] |= np.int32(MaskBit.BRIGHT)
     out[masks.medium] |= np.int32(MaskBit.MEDIUM)
     out[masks.galaxy] |= np.int32(MaskBit.GALAXY)
+    out[masks.cluster] |= np.int32(MaskBit.CLUSTER)
+    out[divided] |= np.int32(MaskBit.SUB_BLOB)
     # Blobs outside of the brick's own area are another brick's work.
     out[bailed_out & primary] |= np.int32(MaskBit.BAILOUT)
     return out

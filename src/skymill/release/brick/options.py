@@ -40,9 +40,15 @@ class BrickOptions:
     tycho: bool = option(True, "Take Tycho-2 stars as reference sources")
     large_galaxies: bool = option(True, "Take the large galaxies of LARGE_GALAXIES")
     large_galaxies_path: str = option("", "Table of large galaxies; the survey's own file if empty")
+    clusters_path: str = option(
+        "", "Table of star clusters; the survey's *star-clusters*.fits if empty"
+    )
     gaia_dir: str = option("", "Folder of Gaia's chunk-*.fits; SURVEY/gaia if empty")
     tycho_path: str = option("", "Table of Tycho-2; SURVEY/tycho2*.fits if empty")
     n_sigma: float = option(6.0, "Threshold of the detection", unit="sigma")
+    sub_blobs: int = option(
+        0, "Blobs with more pixels are fitted in parts of 256 pixels width; 0: none", unit="pixel"
+    )
     iterative: bool = option(True, "Look for more sources in the residuals of a blob")
     unbiased_weights: bool = option(
         True, "Take the pixel's own noise out of the photon noise of its weight"
@@ -75,6 +81,7 @@ class BrickOptions:
         check_range(self, "threads", low=1, high=1024)
         check_range(self, "n_sigma", low=1.0)
         check_range(self, "max_blob_pixels", low=0)
+        check_range(self, "sub_blobs", low=0)
         if self.ebv is not None:
             check_range(self, "ebv", low=0.0, high=50.0)
         if self.stage not in STAGES:

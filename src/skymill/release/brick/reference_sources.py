@@ -463,9 +463,9 @@ class ReferenceMasks:
 
     Parameters
     ----------
-    bright, medium, galaxy : (ny, nx) bool
+    bright, medium, galaxy, cluster : (ny, nx) bool
         Within half the radius of a bright star; within the radius of a medium star (bright ones
-        included); within the ellipse of a large galaxy.
+        included); within the ellipse of a large galaxy; within a star cluster.
     """
 
     def __init__(
@@ -473,8 +473,10 @@ class ReferenceMasks:
         bright: NDArray[np.bool_],
         medium: NDArray[np.bool_],
         galaxy: NDArray[np.bool_],
+        cluster: NDArray[np.bool_] | None = None,
     ) -> None:
         self.bright, self.medium, self.galaxy = bright, medium, galaxy
+        self.cluster = np.zeros_like(galaxy) if cluster is None else cluster
 
 
 def _stamp(

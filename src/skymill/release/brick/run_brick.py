@@ -32,6 +32,7 @@ from skymill.release.brick.blobs import (
 )
 from skymill.release.brick.catalogue import assemble, catalogue, columns
 from skymill.release.brick.checkpoint import Checkpoint, digest
+from skymill.release.brick.clusters import cluster_mask
 from skymill.release.brick.coadds import BandCoadd, coadd_bands, mean_image
 from skymill.release.brick.detect import detect, detection_maps
 from skymill.release.brick.files import (
@@ -55,6 +56,7 @@ from skymill.release.brick.options import STAGES, BrickOptions
 from skymill.release.brick.outliers import find_outliers, mask_outliers
 from skymill.release.brick.reference_sources import ReferenceMasks, masks_of, read_references
 from skymill.release.brick.stages import read_stage, write_stage
+from skymill.release.brick.sub_blobs import Division, divide_blobs, own_sources
 from skymill.release.survey.calibrations import calibrate_image
 from skymill.release.survey.layout import release_path
 from skymill.release.survey.survey_dir import SurveyDir
@@ -135,7 +137,9 @@ class _State:
     masks: ReferenceMasks | None = None
     outliers: list[NDArray[np.uint8]] = field(default_factory=list)
     start: StartSources | None = None
-    blobs: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    division: Division = field(
+        default_factory=lambda: Division(np.zeros((0, 0), np.int32), np.zeros(0, np.int32))
+    )
     sky: dict[str, float] = field(default_factory=dict)
     run: BlobRun = field(default_factory=BlobRun)
     coadds: dict[str, BandCoadd] = field(default_factory=dict)
@@ -311,6 +315,7 @@ def _refs(state: _State) -> None:
     state.references, notes = read_references(state.grid, state.options)
     state.report.notes += notes
     state.masks = masks_of(state.references, state.grid)
+    state.masks.cluster |= cluster_mask(state.grid, state.options)
     names = ("ra", "dec", "x", "y", "radius", "mag", "ref_id")
     _save(state, "refs", {n: np.asarray(state.references[n]) for n in names})
 
@@ -356,7 +361,8 @@ def _srcs(state: _State) -> None:
     known = _load(state, "srcs")
     if known is not None:
         arrays, words = known
-        state.blobs, state.sky = arrays["blobs"], dict(words["sky"])
+        state.division = Division(arrays["blobs"], arrays["parent"])
+        state.sky = dict(words["sky"])
         state.start = StartSources(
             arrays["x"], arrays["y"], arrays["reference"], arrays["blob"],
             Sources.from_arrays(arrays),
@@ -371,7 +377,8 @@ def _srcs(state: _State) -> None:
     start = state.start
     _save(
         state, "srcs",
-        {"blobs": state.blobs, "x": start.x, "y": start.y, "reference": start.reference,
+        {"blobs": state.division.numbers, "parent": state.division.parent,
+         "x": start.x, "y": start.y, "reference": start.reference,
          "blob": start.blob, **start.sources.to_arrays()},
         {"sky": state.sky},
     )  # fmt: skip
@@ -390,12 +397,19 @@ def _detect(state: _State) -> None:
         avoid=np.zeros(grid.shape, bool),
     )
     start = start_sources(grid, options.bands, maps.bands, found.x, found.y, found.flux, references)
-    if not start.x.size:
-        state.blobs = np.full(grid.shape, -1, np.int32)
-    else:
-        state.blobs, start.blob = label_blobs(found.hot, start.x, start.y)
+    blobs = np.full(grid.shape, -1, np.int32)
+    if start.x.size:
+        blobs, start.blob = label_blobs(found.hot, start.x, start.y)
+    state.sky = _sky_of(state, blobs) if options.subtract_sky else {}
+    assert state.masks is not None
+    state.division = divide_blobs(
+        blobs, larger_than=options.sub_blobs, touching=state.masks.cluster
+    )
+    if start.x.size:
+        column = np.clip(np.floor(start.x + 0.5).astype(int), 0, grid.width - 1)
+        row = np.clip(np.floor(start.y + 0.5).astype(int), 0, grid.height - 1)
+        start.blob = state.division.numbers[row, column].astype(np.int64)
     state.start = start
-    state.sky = _sky_of(state, state.blobs) if options.subtract_sky else {}
 
 
 def _jobs(state: _State) -> Sequence[tuple[Blob, NDArray[np.int64]]]:
@@ -403,7 +417,7 @@ def _jobs(state: _State) -> Sequence[tuple[Blob, NDArray[np.int64]]]:
     assert state.masks is not None
     if not state.start.x.size:
         return []
-    return list(blob_jobs(state.grid, state.blobs, state.start, state.references, state.masks))
+    return list(blob_jobs(state.grid, state.division, state.start, state.references, state.masks))
 
 
 def _fitblobs(state: _State) -> None:
@@ -419,10 +433,26 @@ def _fitblobs(state: _State) -> None:
     jobs = _jobs(state)
     checkpoint = Checkpoint(path, force=options.force)
     state.run = fit_blobs(state.images, state.grid, jobs, options, checkpoint)
+    _drop_margins(state)
     report = state.report
     report.n_blobs, report.n_resumed = len(jobs), state.run.n_resumed
     report.n_bailed_out = len(state.run.skipped)
     report.notes += state.run.notes
+
+
+def _drop_margins(state: _State) -> None:
+    """Each part of a divided blob keeps the sources of its own pixels."""
+    assert state.start is not None
+    run, division = state.run, state.division
+    for number, index in run.origins.items():
+        if not division.is_part(number):
+            continue
+        began = state.start.blob[index]
+        if number in run.fits:
+            fit = run.fits[number]
+            run.fits[number] = own_sources(fit, number, began, division, state.grid)
+        else:
+            run.origins[number] = index[began == number]
 
 
 def _coadds(state: _State) -> None:
@@ -433,19 +463,21 @@ def _coadds(state: _State) -> None:
     assert state.masks is not None
     grid, options = state.grid, state.options
     found = assemble(state.run, state.start, state.references, len(options.bands), grid)
-    bailed = np.isin(state.blobs, state.run.skipped)
+    whole = state.division.whole(state.division.numbers)
+    bailed = np.isin(state.division.numbers, state.run.skipped)
     fitted = ~np.isin(found.blob, state.run.skipped) & ~found.duplicate
     # Sources of blobs that were not fitted have no flux that could be drawn.
     found.sources.flux[~fitted] = 0.0
+    blob_of = state.division.whole(found.blob).astype(np.int64)
     models, blob_models, measures = model_images(
-        state.images, state.maps, state.blobs, found.sources, found.blob, options.bands
-    )
+        state.images, state.maps, whole, found.sources, blob_of, options.bands
+    )  # fmt: skip
     state.coadds = dict(
         coadd_bands(state.images, grid, models=models, blob_models=blob_models, maps=state.maps)
     )
-    state.maskbits = mask_bits(grid, state.coadds, state.masks, bailed)
+    state.maskbits = mask_bits(grid, state.coadds, state.masks, bailed, state.division.divided())
     state.catalogue = catalogue(
-        found, state.run, state.blobs, grid, options, state.images, state.maps,
+        found, state.run, state.division.numbers, grid, options, state.images, state.maps,
         state.references, state.coadds, measures, state.maskbits,
     )  # fmt: skip
 
@@ -462,7 +494,9 @@ def _writecat(state: _State) -> None:
         files.append(write_ccds(state.ccds, grid, options, images))
         files += write_pictures(state.coadds, grid, options)
         files.append(write_outliers(state.outliers, grid, options, images))
-        files.append(write_blobs(state.blobs, grid, options, images))
+        files.append(
+            write_blobs(state.division.whole(state.division.numbers), grid, options, images)
+        )
     values = state.catalogue
     everything = columns(options, intermediate=True)
     files.append(write_catalogue("tractor-i", everything, values, grid, options, images))
