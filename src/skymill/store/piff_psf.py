@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import piff
-from galsim import PixelScale
 from lsst.images import Box as LsstBox
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
 
 from skymill.data.errors import DataError
 from skymill.data.protocols import Psf
 from skymill.psf.models import ConstantPsf, PolynomialPsf
+
+if TYPE_CHECKING:
+    # Piff's own imports take a second: only who reads or writes a PSF pays it.
+    import piff
 
 __all__ = ["from_lsst_psf", "to_lsst_psf", "to_piff"]
 
@@ -33,6 +35,9 @@ def to_piff(psf: PolynomialPsf | ConstantPsf) -> piff.SimplePSF:
     piff.SimplePSF
         Interpolated by ``BasisPolynomial`` with keys x, y in pixels.
     """
+    import piff
+    from galsim import PixelScale
+
     if isinstance(psf, ConstantPsf):
         coefficients, order = psf.stamp[None].astype(np.float64), 0
     else:
@@ -93,6 +98,8 @@ def from_lsst_psf(psf: Any) -> Psf:
         If the PSF cannot be drawn.
     """
     if isinstance(psf, PiffWrapper):
+        import piff
+
         model: Any = getattr(psf.piff_psf, "model", None)
         interp: Any = getattr(psf.piff_psf, "interp", None)
         plain = isinstance(model, piff.PixelGrid) and isinstance(interp, piff.BasisPolynomial)
