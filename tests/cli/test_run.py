@@ -33,7 +33,7 @@ def invoke(*words):
 def test_dry_run_has_every_step_and_touches_nothing(path):
     done = invoke("run", path, "--dry-run")
     assert done.exit_code == 0, done.output
-    wanted = [s.name for s in STEPS if not s.absent and s.name != "gotta_blast"]
+    wanted = [s.name for s in STEPS if not s.on_request and s.name != "gotta_blast"]
     headers = re.findall(r"^# \d+ (\w+):", done.output, re.MULTILINE)
     assert headers == wanted
     assert "skymill init" in done.output
@@ -50,10 +50,13 @@ def test_dry_run_for_slurm_builds_then_submits(path):
     assert lines[1].endswith("configs/bps_config.yaml")
 
 
-def test_unavailable_and_unknown_steps(path):
-    done = invoke("run", path, "--step", "meta_4a")
-    assert done.exit_code == 0
-    assert "meta_4a: skipped, metadetection is not available yet" in done.output
+def test_steps_on_request_and_unknown_ones(path):
+    done = invoke("run", path, "--dry-run", "--from", "red_sequence", "--to", "meta_4b")
+    headers = re.findall(r"^# \d+ (\w+):", done.output, re.MULTILINE)
+    assert headers == ["red_sequence", "meta_4a", "meta_4b"]
+    assert done.output.count("-c metaMeasure:shear=") == 5
+    for name in ("noshear", "1p", "1m", "2p", "2m"):
+        assert f"-o DECam/processing/meta_4b_{name}" in done.output
     done = invoke("run", path, "--step", "fly")
     assert done.exit_code == 2
     assert "there is no step 'fly'" in done.output

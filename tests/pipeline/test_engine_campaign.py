@@ -43,7 +43,13 @@ TOY_STEPS = (
             PipelineRun(subset="toySum", inputs=("toy/two",), output="toy/sum"),
         ),
     ),
-    Step(name="never", number="4", doc="Later.", absent="not available yet"),
+    Step(
+        name="never",
+        number="4",
+        doc="On request.",
+        runs=(PipelineRun(subset="toySum", inputs=("toy/two",), output="toy/more"),),
+        on_request="ask for it",
+    ),
 )
 
 SETTINGS = """
@@ -87,7 +93,7 @@ def run_steps(cluster, **kwargs):
 def test_steps_run_once_and_again_only_after_a_change(tmp_path):
     engine_toy.make_repo(tmp_path, 5)
     cluster = write(tmp_path)
-    assert {u.state for u in Campaign(cluster).status(TOY_STEPS)} == {"missing", "absent"}
+    assert {u.state for u in Campaign(cluster).status(TOY_STEPS)} == {"missing", "optional"}
     states, lines = run_steps(cluster)
     done = {
         "create_output": "done",

@@ -72,6 +72,8 @@ def input_files(cluster: Cluster, step: str) -> list[Path]:
         folder = cluster.path(paths.refcats)
         refcats = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
         return raws + refcats
+    if step == "meta_lensing":
+        return [cluster.path(path) for path in cluster.shear.response_from]
     if step == "make_calibrations":
         frames = [p for p in (paths.zeros, paths.flats) if p is not None]
         return [file for folder in frames for file in find_raws(cluster.path(folder))]

@@ -222,8 +222,6 @@ class Campaign:
             Commands with inputs and outputs.
         """
         lines = [f"# {step.number} {step.name}: {step.doc}"]
-        if step.absent:
-            return f"{lines[0]}\n#   {step.absent}"
         for band in bands_of(self.cluster, step):
             for command in self.commands(step, band):
                 lines.append(command.text())
@@ -288,9 +286,6 @@ class Campaign:
                 engine.warm(_FIRST_MODULES)
 
     def _run_step(self, step: Step, *, keep_going: bool, force: bool, warm: bool = False) -> None:
-        if step.absent:
-            self.say(f"{step.name}: skipped, {step.absent}")
-            return
         existing = self.existing_collections()
         todo = []
         for band in bands_of(self.cluster, step):

@@ -14,7 +14,7 @@ from skymill.data.errors import ConfigError, MissingInputError, SkymillError
 from skymill.engine.sites import Limits, LocalSite, Site, SlurmSite
 from skymill.instruments.decam.facts import FILTERS
 
-__all__ = ["Cluster", "Cuts", "Paths", "Resources", "SkyMapSettings", "load_cluster"]
+__all__ = ["Cluster", "Cuts", "Paths", "Resources", "Shear", "SkyMapSettings", "load_cluster"]
 
 #: Bands of the camera's filters. The band of the filter Y is y.
 _BANDS = tuple(dict.fromkeys(f.band for f in FILTERS if f.wavelength))
@@ -78,6 +78,23 @@ class Resources(_Model):
     memory_gb: float | None = Field(default=None, gt=0, description="Largest memory [GB].")
 
 
+class Shear(_Model):
+    """How shears are calibrated."""
+
+    method: str | None = Field(
+        default=None, description="Of shear_calibration: responsivity (default), hsc or naive."
+    )
+    metadetect: bool = Field(default=False, description="Do the steps meta_4a to meta_lensing too.")
+    bands: tuple[str, ...] = Field(
+        default=(), description="Bands whose sum metadetection searches; the lensing band alone."
+    )
+    response_from: tuple[Path, ...] = Field(
+        default=(),
+        description="Catalogues (metadetect_processing/NAME_meta.parquet) of other clusters whose "
+        "response is measured together with this one's.",
+    )
+
+
 def _parse_centre(value: Any) -> tuple[float, float]:
     if isinstance(value, dict):
         value = (value.get("ra"), value.get("dec"))
@@ -115,6 +132,7 @@ class Cluster(_Model):
     paths: Paths = Paths()
     cuts: Cuts = Cuts()
     skymap: SkyMapSettings = SkyMapSettings()
+    shear: Shear = Shear()
     resources: dict[str, Resources] = Field(
         default={}, description="Limits by step name or task label; '*' for all the others."
     )
@@ -160,6 +178,13 @@ class Cluster(_Model):
     def _lensing_band(cls, value: Any) -> Any:
         return _band(value)
 
+    @field_validator("shear", mode="before")
+    @classmethod
+    def _shear(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"metadetect": True} if value == "metadetect" else {"method": value}
+        return value
+
     @field_validator("photometry", mode="before")
     @classmethod
     def _photometry(cls, value: Any) -> Any:
@@ -184,6 +209,11 @@ class Cluster(_Model):
         if self.lensing_band not in self.bands:
             raise ValueError(
                 f"lensing_band {self.lensing_band!r} is not among bands {', '.join(self.bands)}"
+            )
+        unknown = [band for band in self.shear.bands if band not in self.bands]
+        if unknown:
+            raise ValueError(
+                f"shear.bands {', '.join(unknown)} not among bands {', '.join(self.bands)}"
             )
         missing = [band for band in self.bands if band not in self.photometry]
         if missing:
@@ -238,6 +268,21 @@ class Cluster(_Model):
                 "extinction.map_path": str(self.path(self.paths.dust)),
             }
             result["dereddenCatalog"] = dust | result.get("dereddenCatalog", {})
+        if self.shear.method is not None:
+            method = {"shear.method": self.shear.method}
+            result["calibrateShear"] = method | result.get("calibrateShear", {})
+        # The sheared catalogues are processed like the others.
+        shared = {
+            name: value
+            for label, prefix in (("dereddenCatalog", "extinction."), ("photoZ", "photoz."))
+            for name, value in result.get(label, {}).items()
+            if name.startswith(prefix)
+        }
+        if shared:
+            result["metaProcess"] = shared | result.get("metaProcess", {})
+        if self.shear.response_from:
+            files = {"responseCatalogs": [str(self.path(p)) for p in self.shear.response_from]}
+            result["metaShear"] = files | result.get("metaShear", {})
         return result
 
     def reference(self, band: str) -> Reference:

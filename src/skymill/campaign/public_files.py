@@ -32,6 +32,9 @@ PUBLIC_FOLDERS = {
     "quality_check": "quality_check_output",
     "red_sequence": "red_sequence_output",
     "export_data": "combine_patch_color_output",
+    "meta_export": "metadetect_export",
+    "meta_process": "metadetect_processing",
+    "meta_lensing": "meta_lensing_output",
 }
 _CATALOGUES = "read_catalog_all_output"
 
@@ -45,7 +48,7 @@ class _Products:
         self.tract = tract
         self.name = stem
         self.collection = f"DECam/processing/{step}"
-        self.folder = cluster.folder / PUBLIC_FOLDERS[step]
+        self.folder = cluster.folder / PUBLIC_FOLDERS.get(step, step)
         self.written: list[Path] = []
 
     def refs(self, name: str, collection: str = "") -> list[Any]:
@@ -249,6 +252,9 @@ def _mass_map(out: _Products) -> None:
         out.write_fits(one, f"Map_{maps.filter}_{round(radius * 60 / pixel)}.fits")
     out.copy_type("massMap", "mass_map.fits")
     out.copy_type("massMapPeaks", "mass_map_peaks.parquet")
+    out.copy_type("convergenceMap", "convergence_map.fits")
+    out.copy_type("convergenceMapPicture", "convergence_map.png")
+    out.copy_type("massMapOverlay", f"{out.name}_overlay_contours_map_rgb.png")
     best = peaks[np.asarray(peaks["is_best"], bool)]
     radius = float(best["aperture"][0]) if len(best) else float(maps.apertures[0])
     out.copy_type("massMapPicture", f"Map_SN_Rs_{round(radius * 60 / pixel)}.png")
@@ -269,6 +275,8 @@ def _mass_fit(out: _Products) -> None:
         out.write_csv(rows, "mass_peak_statistics.csv")
         out.write_csv(fit, f"{out.name}_mass_fit.csv")
         out.copy_type("massFit", f"{out.name}_mass_fit.parquet")
+        out.copy_type("massHalos", f"{out.name}_mass_halos.parquet")
+        out.copy_type("massHalosPicture", "mass_halos.png")
     if profile is not None:
         out.write_csv(profile, f"{out.name}_mass_profile.csv")
         out.copy_type("massProfile", f"{out.name}_mass_profile.parquet")
@@ -280,7 +288,9 @@ def _quality_check(out: _Products) -> None:
     if table is not None:
         out.write_csv(table, f"{out.name}_quality.csv")
     out.copy_type("qualityTable", f"{out.name}_quality.parquet")
-    out.copy_type("qualityPicture", f"{out.name}_quality.png")
+    for name in ("", "Sky", "Psf", "Null"):
+        suffix = f"_{name.lower()}" if name else ""
+        out.copy_type(f"quality{name}Picture", f"{out.name}_quality{suffix}.png")
 
 
 def _red_sequence(out: _Products) -> None:
@@ -295,6 +305,42 @@ def _red_sequence(out: _Products) -> None:
         out.copy_type("redSequenceMap", "rs_density_kde.fits")
         title = f"{out.cluster.name}: red sequence"
         out.write(draw_density(hdus["DENSITY"], title=title), out.folder / "rs_density.png")
+
+
+def _versions(table: Table) -> dict[str, Table]:
+    """The rows of each sheared version."""
+    names = np.asarray(table["shear"]).astype(str)
+    return {str(name): table[names == name] for name in np.unique(names)}
+
+
+def _meta_export(out: _Products) -> None:
+    table = out.get("metaCatalog")
+    if table is not None:
+        for version, rows in _versions(table).items():
+            out.write_csv(rows, f"{out.name}_metadetect_{version}.csv")
+
+
+def _meta_process(out: _Products) -> None:
+    table = out.get("metaCalibratedCatalog")
+    if table is not None:
+        for version, rows in _versions(table).items():
+            out.write_csv(rows, f"{out.name}_{version}_dered_dezp_zphot_gals.csv")
+        out.copy_type("metaCalibratedCatalog", f"{out.name}_meta.parquet")
+
+
+def _meta_lensing(out: _Products) -> None:
+    table, response = out.get("metaShearCatalog"), out.get("metaResponse")
+    calibrate = out.folder / "calibrate"
+    if table is not None:
+        name = f"{out.name}_noshear_dered_dezp_zphot_gals_meta_cal.csv"
+        out.write_csv(table, name, calibrate)
+    if response is not None:
+        out.write_csv(response, f"{out.name}_response.csv", calibrate)
+    for name, writer in (("mass_map", _mass_map), ("mass_fit", _mass_fit)):
+        part = _Products(out.butler, out.cluster, f"meta_{name}", out.tract, out.name)
+        part.folder = out.folder / name
+        writer(part)
+        out.written += part.written
 
 
 def _skymap(out: _Products) -> None:
@@ -330,6 +376,9 @@ _WRITERS: dict[str, Callable[[_Products], None]] = {
     "mass_fit": _mass_fit,
     "quality_check": _quality_check,
     "red_sequence": _red_sequence,
+    "meta_export": _meta_export,
+    "meta_process": _meta_process,
+    "meta_lensing": _meta_lensing,
 }
 
 

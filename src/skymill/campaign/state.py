@@ -14,7 +14,7 @@ from typing import Any
 from skymill.campaign.actions import input_files, load_record
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.public_files import PUBLIC_FOLDERS
-from skymill.campaign.steps import STEPS, Step, expand_run, runs_of
+from skymill.campaign.steps import STEPS, Step, expand_run, is_wanted, runs_of
 from skymill.engine.graph import GraphRequest
 from skymill.engine.report import write_json
 
@@ -26,7 +26,7 @@ class UnitStatus:
     """State of one step (and band).
 
     ``state`` is ``done``, ``running``, ``failed``, ``missing``, ``outdated`` (its input or its
-    settings changed) or ``absent`` (not available in this version); ``detail`` is one clause.
+    settings changed) or ``optional`` (not asked for); ``detail`` is one clause.
     """
 
     step: str
@@ -243,8 +243,6 @@ class Record:
                 step=step.name, band=band, state=state, detail=detail, seconds=seconds
             )
 
-        if step.absent:
-            return make("absent", step.absent)
         if any(is_locked(submit / output) for output in outputs):
             return make("running")
         there = set(existing or ())
@@ -253,6 +251,8 @@ class Record:
                 return make("done", "made by other commands")
             if any((submit / output).is_dir() for output in outputs):
                 return make("missing", "begun and not finished; the same command goes on")
+            if not is_wanted(self.cluster, step):
+                return make("optional", step.on_request)
             return make("missing")
         if entry["state"] == "done" and outputs and not there.issuperset(outputs):
             return make("missing", "its collection was removed")

@@ -3,15 +3,15 @@ pipeline, in its order.
 
 Templates: ``{band}`` is the band of a step that works band by band; an input with ``{each}``
 stands for one collection of each band; ``{name}``, ``{skymap}``, ``{redshift}``, ``{ra}``,
-``{dec}``, ``{lensing_band}``, ``{lensing_type}``, ``{min_z}``, ``{photo_type}``,
+``{dec}``, ``{lensing_band}``, ``{shear_bands}``, ``{lensing_type}``, ``{min_z}``, ``{photo_type}``,
 ``{photo_field}``, ``{astro_type}``, ``{astro_field}`` come from the settings.
 """
 
 from __future__ import annotations
 
-import dataclasses
-
 from skymill.campaign.cluster import Cluster
+from skymill.campaign.meta_steps import META_STEPS
+from skymill.campaign.step_types import PipelineRun, Step
 from skymill.data.errors import ConfigError
 from skymill.engine.graph import GraphRequest
 
@@ -21,6 +21,7 @@ __all__ = [
     "Step",
     "expand_run",
     "find_step",
+    "is_wanted",
     "runs_of",
     "select_steps",
 ]
@@ -44,51 +45,6 @@ _SKY = "skymap='{skymap}'"
 _SKY_BANDS = ("g", "r", "i", "z")
 _CENTRE_MAP = ("massMap:centreRa={ra}", "massMap:centreDec={dec}")
 _DECAM_SKY = "instrument='DECam' AND skymap='{skymap}'"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PipelineRun:
-    """One pipeline subset of a step.
-
-    ``subset`` of the cluster's pipeline (or of another ``pipeline`` of ours), ``inputs`` in search
-    order, ``output`` chain, ``where`` data query, ``config`` overrides; ``optional`` inputs are
-    left out when they do not exist; ``only_bands`` restricts the bands; with ``detrends`` the
-    calibrations that exist decide about the switches of ``isr``.
-    """
-
-    subset: str
-    inputs: tuple[str, ...]
-    output: str
-    where: str = ""
-    config: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    only_bands: tuple[str, ...] = ()
-    detrends: bool = False
-    pipeline: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step.
-
-    ``number`` is that of the published pipeline. A step has pipeline ``runs``, or an ``action``
-    of `skymill.campaign.actions`, or neither: then it is ``absent``, and the text says since when
-    it will be there. ``after`` are the steps whose products it reads beside its collections.
-    ``reuse``: new input only adds quanta. ``tolerant``: some failed quanta do not stop the rest.
-    ``disposable``: dataset types that no later step reads.
-    """
-
-    name: str
-    number: str
-    doc: str
-    runs: tuple[PipelineRun, ...] = ()
-    action: str = ""
-    per_band: bool = False
-    after: tuple[str, ...] = ()
-    absent: str = ""
-    reuse: bool = False
-    tolerant: bool = False
-    disposable: tuple[str, ...] = ()
 
 
 def _later(
@@ -391,14 +347,14 @@ STEPS: tuple[Step, ...] = (
     _later(
         "mass_map",
         "20",
-        "Aperture-mass maps, E and B, and their peaks.",
-        (f"{_P}/shear_calibration", "skymaps"),
+        "Maps of aperture mass and convergence, E and B, and their peaks.",
+        (f"{_P}/shear_calibration", f"{_P}/export_data", "skymaps"),
         config=(*_CENTRE_MAP, "massMap:minZ={min_z}"),
     ),
     _later(
         "mass_fit",
         "21",
-        "NFW mass with the measured p(z).",
+        "Masses of the cluster and its neighbours with the measured p(z).",
         (f"{_P}/shear_calibration", f"{_P}/photo_z", f"{_P}/mass_map", "skymaps"),
         config=("massFit:zLens={redshift}",),
     ),
@@ -406,7 +362,8 @@ STEPS: tuple[Step, ...] = (
         "quality_check",
         "22",
         "Figures and numbers on the quality of the data.",
-        (f"{_P}/export_data", "refcats", _FINAL, "skymaps"),
+        (f"{_P}/export_data", f"{_P}/shear_calibration", "refcats", _FINAL, "skymaps"),
+        optional=(f"{_P}/shear_calibration",),
         config=("qualityCheck:connections.astromRefCat={astro_type}",),
     ),
     _later(
@@ -420,16 +377,7 @@ STEPS: tuple[Step, ...] = (
             "redSequence:centreDec={dec}",
         ),
     ),
-    *(
-        Step(name=name, number=number, doc=doc, absent="metadetection is not available yet")
-        for name, number, doc in (
-            ("meta_4a", "24", "Coadds with synthetic shears."),
-            ("meta_4b", "25", "Detection and measurement on the sheared coadds."),
-            ("meta_export", "26", "Catalogues of the sheared coadds."),
-            ("meta_process", "27", "Their zero points and redshifts."),
-            ("meta_lensing", "28", "Shear calibration from them."),
-        )
-    ),
+    *META_STEPS,
     Step(
         name="gotta_blast",
         number="29",
@@ -464,8 +412,30 @@ def find_step(name: str) -> Step:
     raise ConfigError(f"there is no step {name!r}; steps are: {', '.join(s.name for s in STEPS)}")
 
 
+def is_wanted(cluster: Cluster, step: Step) -> bool:
+    """Whether a step is done without being named.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The settings.
+    step : Step
+        The step.
+
+    Returns
+    -------
+    bool
+        True unless it is done on request only and the settings do not ask for it.
+    """
+    return not step.on_request or cluster.shear.metadetect
+
+
 def select_steps(
-    names: tuple[str, ...] = (), *, first: str | None = None, last: str | None = None
+    names: tuple[str, ...] = (),
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    cluster: Cluster | None = None,
 ) -> list[Step]:
     """The steps that a user asks for, in order.
 
@@ -475,12 +445,15 @@ def select_steps(
         Exactly these steps; all if empty.
     first, last : str, optional
         From this step, up to and with that one.
+    cluster : Cluster, optional
+        The settings, which may ask for more steps.
 
     Returns
     -------
     list of Step
-        The steps. Without names: all but those that are absent, and without ``gotta_blast``,
-        which is done only when it is named.
+        The steps. Without names: all but those on request, unless one of them is the first or the
+        last or the settings ask for them, and without ``gotta_blast``, which is done only when it
+        is named.
     """
     if names:
         wanted = {find_step(name).name for name in names}
@@ -491,10 +464,15 @@ def select_steps(
     if low > high:
         raise ConfigError(f"step {first} comes after step {last}")
     ends = {first, last}
+    asked = any(name and find_step(name).on_request for name in ends)
     return [
         step
         for step in STEPS[low : high + 1]
-        if step.name in ends or not (step.absent or step.name == "gotta_blast")
+        if step.name in ends
+        or (
+            step.name != "gotta_blast"
+            and (asked or not step.on_request or (cluster is not None and is_wanted(cluster, step)))
+        )
     ]
 
 
@@ -508,6 +486,7 @@ def _words(cluster: Cluster, band: str) -> dict[str, str]:
         "ra": repr(ra),
         "dec": repr(dec),
         "lensing_band": cluster.lensing_band,
+        "shear_bands": repr(list(cluster.shear.bands or (cluster.lensing_band,))),
         "lensing_type": cluster.reference(cluster.lensing_band)[0],
         "min_z": repr(round(cluster.redshift + 0.1, 6)),
         "astro_type": cluster.astrometry,

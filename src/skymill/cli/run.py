@@ -42,7 +42,7 @@ def run(
     if workers is not None and isinstance(place, LocalSite):
         place = dataclasses.replace(place, workers=workers)
     campaign = Campaign(settings, site=place, say=click.echo, show_progress=not quiet)
-    chosen = select_steps(steps, first=first, last=last)
+    chosen = select_steps(steps, first=first, last=last, cluster=settings)
     if dry_run:
         for step in chosen:
             click.echo(campaign.describe(step))

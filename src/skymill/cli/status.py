@@ -16,7 +16,7 @@ _MARKS = {
     "failed": ("FAILED", "red"),
     "missing": ("missing", None),
     "outdated": ("outdated", "yellow"),
-    "absent": ("not available", "bright_black"),
+    "optional": ("not asked for", "bright_black"),
 }
 
 
@@ -35,7 +35,7 @@ def _print_many(rows: list[tuple[Cluster, list[UnitStatus]]]) -> None:
     for cluster, units in rows:
         counts = {s: sum(u.state == s for u in units) for s in _MARKS}
         last = next((u for u in reversed(units) if u.state == "done"), None)
-        words = ", ".join(f"{n} {s}" for s, n in counts.items() if n and s != "absent")
+        words = ", ".join(f"{n} {s}" for s, n in counts.items() if n and s != "optional")
         after = f"; last done: {last.step} {last.band}".rstrip() if last else ""
         click.echo(f"{cluster.name:<16} {words}{after}")
 

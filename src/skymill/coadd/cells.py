@@ -10,6 +10,7 @@ there, is not used.
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,11 @@ class CellOptions:
     rim: int = option(35, "sky around a cell that is sheared with it", unit="pixel")
     max_size_change: float = option(0.1, "largest relative change of the PSF's size T in a cell")
     max_shape_change: float = option(0.05, "largest change of the PSF's distortion in a cell")
+    max_widening: float = option(
+        1.1,
+        "a band joins the sum that gives shapes where its PSF is not wider than that of the "
+        "first of them by more than this factor",
+    )
     max_masked: float = option(0.7, "largest share of a cell that may be masked")
     grow_hole: int = option(8, "distance from a hole within which no source counts", unit="pixel")
     grow_defect: int = option(
@@ -60,6 +66,7 @@ class CellOptions:
         check_range(self, "rim", low=10)
         check_range(self, "max_size_change", low=0.0, low_open=True)
         check_range(self, "max_shape_change", low=0.0, low_open=True)
+        check_range(self, "max_widening", low=0.1)
         check_range(self, "max_masked", low=0.0, high=1.0)
         check_range(self, "grow_hole", low=0)
         check_range(self, "grow_defect", low=0)
@@ -73,19 +80,22 @@ class CellPlan:
     Parameters
     ----------
     bands, shear_bands : list of str
-        Bands with a coadd, and those that give shapes.
+        Bands with a coadd, and those that give shapes, the most trusted first.
     boxes : (n, 4) int64 [tract pixel]
         x0, y0, x1, y1 of the cells, half open; every pixel of the patch is in one.
     usable : (n, n_band) bool
         Whether the cell can be measured in the band.
+    gives_shapes : (n, n_band) bool
+        Whether the band is part of the sum that is searched and gives shapes.
     psfs : (n, n_band, s, s) float32
         Mean PSF over the cell; zero where there is none.
     size_change, shape_change : (n, n_band) float64
         Largest change of the PSF's size (relative) and distortion over the cell; NaN without PSF.
     variances : (n, n_band) float64 [nJy2]
         Median variance of the cell; zero without data.
-    masked : (n,) float64
-        Share of the cell without sources of its own, because of holes in a shear band.
+    holes, lost : (n_band,) list of (m,) uint8
+        Filled pixels, and pixels without sources of their own: one bit each, rows padded to whole
+        bytes, compressed by zlib.
     covariances : dict of str to (2 m + 1, 2 m + 1) float64
         Noise of each band, for `NoiseSpectrum`.
     stars : (3, n_star) float64 [tract pixel]
@@ -98,11 +108,13 @@ class CellPlan:
     shear_bands: list[str]
     boxes: NDArray[np.int64]
     usable: BoolArray
+    gives_shapes: BoolArray
     psfs: Float32Array
     size_change: Float64Array
     shape_change: Float64Array
     variances: Float64Array
-    masked: Float64Array
+    holes: list[NDArray[np.uint8]]
+    lost: list[NDArray[np.uint8]]
     covariances: dict[str, Float64Array]
     stars: Float64Array
     options: CellOptions
@@ -116,9 +128,8 @@ class CellPlan:
         return Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
     def in_use(self) -> NDArray[np.int64]:
-        """Cells that can be measured in every shear band."""
-        columns = [self.bands.index(b) for b in self.shear_bands]
-        return np.flatnonzero(self.usable[:, columns].all(axis=1))
+        """Cells that a band gives shapes in."""
+        return np.flatnonzero(self.gives_shapes.any(axis=1))
 
     def reasons(self) -> str:
         """How many cells each band loses, and why."""
@@ -278,7 +289,7 @@ def plan_cells(
     coadds : mapping of str to Coadd
         The patch in each band.
     shear_bands : sequence of str
-        Bands that give shapes; all must be there.
+        Bands that give shapes, the most trusted first.
     stars : (3, n_star) float64, optional [tract pixel]
         x, y and radius of circles around bright stars, masked in every band.
     options : CellOptions
@@ -294,14 +305,14 @@ def plan_cells(
     Raises
     ------
     NoDataError
-        If a shear band has no coadd, or no cell can be measured.
+        If no band that gives shapes has a coadd.
     """
     bands = list(coadds)
-    missing = [b for b in shear_bands if b not in coadds]
-    if missing or not shear_bands:
+    present = [b for b in shear_bands if b in coadds]
+    if not present:
         raise NoDataError(
-            f"the patch has no coadd in band {', '.join(missing) or '(none asked for)'}, which "
-            f"gives shapes; it has {', '.join(bands) or 'none'}"
+            f"the patch has no coadd in a band that gives shapes ({', '.join(shear_bands)}); it "
+            f"has {', '.join(bands) or 'none'}"
         )
     first = coadds[bands[0]]
     if any(c.box != first.box for c in coadds.values()):
@@ -317,20 +328,44 @@ def plan_cells(
     usable = (columns["variances"] > 0) & (share <= options.max_masked)
     usable &= columns["size_change"] <= options.max_size_change
     usable &= columns["shape_change"] <= options.max_shape_change
-    union = np.logical_or.reduce(
-        [f.lost for f, b in zip(found, bands, strict=True) if b in shear_bands]
-    )
     return CellPlan(
         bands=bands,
-        shear_bands=list(shear_bands),
+        shear_bands=present,
         boxes=np.array([(b.x0, b.y0, b.x1, b.y1) for b in boxes], np.int64),
         usable=usable,
-        masked=np.array([union[b.slices(within=first.box)].mean() for b in boxes]),
+        gives_shapes=_choose_sum(columns["psfs"], usable, bands, present, options.max_widening),
+        holes=[_pack(f.hole) for f in found],
+        lost=[_pack(f.lost) for f in found],
         covariances={b: f.covariance for b, f in zip(bands, found, strict=True)},
         stars=circles,
         options=options,
         **columns,
     )
+
+
+def _pack(mask: BoolArray) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.compress(np.packbits(mask, axis=1).tobytes(), 1), np.uint8)
+
+
+def _unpack(packed: NDArray[np.uint8], shape: tuple[int, int]) -> BoolArray:
+    ny, nx = shape
+    rows = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8).reshape(ny, -1)
+    return np.unpackbits(rows, axis=1, count=nx).astype(bool)
+
+
+def _choose_sum(
+    psfs: Float32Array, usable: BoolArray, bands: list[str], shear_bands: list[str], factor: float
+) -> BoolArray:
+    """Bands that are summed in each cell: the first that can be measured, and as sharp ones."""
+    area = 1.0 / np.maximum((psfs.astype(np.float64) ** 2).sum(axis=(2, 3)), 1e-30)
+    out = np.zeros_like(usable)
+    limit = np.zeros(len(psfs))
+    for band in shear_bands:
+        k = bands.index(band)
+        first = usable[:, k] & (limit == 0)
+        limit[first] = factor * np.sqrt(area[first, k])
+        out[:, k] = usable[:, k] & (np.sqrt(area[:, k]) <= limit)
+    return out
 
 
 def _cell_boxes(inner: Box, size: int) -> list[Box]:
@@ -352,6 +387,7 @@ class _Band:
     shape_change: Float64Array
     variances: Float64Array
     share: Float64Array
+    hole: BoolArray
     lost: BoolArray
     covariance: Float64Array
 
@@ -377,7 +413,7 @@ def _plan_band(
             psfs[c] = mean
             variances[c] = np.median(coadd.planes.variance[cut][good])
     covariance = _measure_noise(coadd, hole, options, noise).covariance
-    return _Band(psfs, changes[0], changes[1], variances, share, lost, covariance)
+    return _Band(psfs, changes[0], changes[1], variances, share, hole, lost, covariance)
 
 
 def _measure_noise(
@@ -435,10 +471,9 @@ def cut_cells(
     if missing:
         raise DataError(f"the cells were planned with band {', '.join(missing)}: no coadd of it")
     options, first = plan.options, coadds[plan.bands[0]]
-    prepared = {}
-    for band in plan.bands:
-        hole = _holes(coadds[band], plan.stars)
-        prepared[band] = (_window(hole), _lost(coadds[band], hole, options))
+    shape = first.planes.shape
+    windows = [_window(_unpack(packed, shape)) for packed in plan.holes]
+    lost_pixels = [_unpack(packed, shape) for packed in plan.lost]
     spectra = {b: NoiseSpectrum(covariance=plan.covariances[b]) for b in plan.bands}
     widest = int((plan.boxes[:, 2:] - plan.boxes[:, :2]).max())
     n = 2 * (-(-widest // 2) + options.rim)
@@ -450,22 +485,23 @@ def cut_cells(
         for k in used:
             band, variance = plan.bands[k], plan.variances[c, k]
             coadd, spectrum = coadds[band], spectra[band]
-            window, gone = prepared[band]
-            w = _cut(window, x0, y0, n, first.box, 0.0)
+            w = _cut(windows[k], x0, y0, n, first.box, 0.0)
             level = _cut(coadd.planes.variance, x0, y0, n, first.box, variance)
             deviation = np.sqrt(np.where(level > 0, level, np.float32(variance)))
             deviation = np.where(w > 0, deviation, np.float32(np.sqrt(variance)))
             rng = np.random.default_rng([*seed, int(c), k])
-            filler = spectrum.draw(n, rng=rng) * deviation
-            image = np.nan_to_num(_cut(coadd.planes.image, x0, y0, n, first.box, 0.0))
-            images.append(w * image + np.sqrt(1.0 - w * w) * filler)
             noises.append(rng.standard_normal((n, n), dtype=np.float32) * deviation)
-            lost.append(_cut(gone, x0, y0, n, first.box, True))
+            image = _cut(coadd.planes.image, x0, y0, n, first.box, 0.0)
+            if w.min() < 1:
+                filler = spectrum.draw(n, rng=rng) * deviation
+                image = w * np.nan_to_num(image) + np.sqrt(1.0 - w * w) * filler
+            images.append(image)
+            lost.append(_cut(lost_pixels[k], x0, y0, n, first.box, True))
         bands = tuple(plan.bands[k] for k in used)
         yield CellCut(
             index=int(c),
             bands=bands,
-            shear_bands=tuple(plan.shear_bands),
+            shear_bands=tuple(plan.bands[k] for k in used if plan.gives_shapes[c, k]),
             images=np.array(images, np.float32),
             noises=np.array(noises, np.float32),
             variances=plan.variances[c, used],

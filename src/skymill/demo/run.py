@@ -174,7 +174,7 @@ def run_demo(
     simulated = time.monotonic() - start
     cluster = load_cluster(write_settings(folder, options, survey))
     campaign = Campaign(cluster, say=say)
-    steps = [s for s in STEPS if s.name not in _LEFT_OUT and not s.absent]
+    steps = [s for s in STEPS if s.name not in _LEFT_OUT and not s.on_request]
     try:
         campaign.run(steps)
     finally:

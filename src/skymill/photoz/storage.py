@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
 
-__all__ = ["decode_pz", "encode_pz", "grid_of", "match_pz"]
+__all__ = ["decode_pz", "encode_pz", "grid_of", "match_pz", "probability_above"]
 
 
 def encode_pz(pz: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -75,6 +75,30 @@ def grid_of(table: Table) -> NDArray[np.float64]:
     if len(table) == 0:
         raise DataError("the photo-z table has no rows")
     return float(table["pz_z0"][0]) + float(table["pz_dz"][0]) * np.arange(n)
+
+
+def probability_above(table: Table, z: float) -> NDArray[np.float64]:
+    """Probability of a redshift above a limit.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        Schema ``photoz``.
+    z : float
+        The limit; a bin that holds it counts in part.
+
+    Returns
+    -------
+    (n,) float64
+        NaN for objects without a p(z).
+    """
+    if len(table) == 0:
+        return np.zeros(0)
+    grid, width = grid_of(table), float(table["pz_dz"][0])
+    share = np.clip((grid + 0.5 * width - z) / width, 0.0, 1.0)
+    pz = decode_pz(np.asarray(table["pz"], np.uint8))
+    known = pz.any(axis=1)
+    return np.where(known, pz @ share.astype(np.float32), np.nan).astype(np.float64)
 
 
 def match_pz(photoz: Table, catalogue: Table) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

@@ -162,7 +162,7 @@ def _measure_cell(
     sigma, width = float(found.meta["sigma"]), float(found.meta["width"])
     out = Table({"x": x, "y": y})
     out["cell"] = np.full(len(out), number)
-    for name in ("e1", "e2", "size_ratio", "snr"):
+    for name in ("e1", "e2", "size_ratio", "snr", "detection"):
         out[name] = np.asarray(found[name], np.float64)
     out["flags"] = np.asarray(found["flags"], np.uint32)
     out["psf_sigma"] = np.full(len(out), sigma)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from astropy.table import Table
-from lsst.pex.config import ListField
+from lsst.pex.config import Field, ListField
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base import connectionTypes as cT
 
@@ -12,6 +12,7 @@ from skymill.calibrate.extinction import ExtinctionOptions
 from skymill.data.errors import ConfigError
 from skymill.data.tables import load_schema
 from skymill.photoz.estimate import PhotozOptions, estimate_photoz
+from skymill.photoz.storage import probability_above
 from skymill.shear.meta_catalogue import bands_of, calibrate_sheared
 from skymill.tasks._options import options_field, to_options
 
@@ -55,6 +56,12 @@ class MetaProcessConfig(PipelineTaskConfig, pipelineConnections=MetaProcessConne
         doc="Bands of the redshifts; empty takes all of u, g, r, i, z, Y in the catalogue.",
         default=[],
     )
+    minZ = Field[float](
+        dtype=float,
+        doc="The column p_behind is the probability of a redshift above it (that of the cluster "
+        "plus a margin).",
+        default=0.0,
+    )
     extinction = options_field(ExtinctionOptions, "Source of E(B-V) and coefficients.")
     photoz = options_field(PhotozOptions, "Templates, prior, grid.")
 
@@ -85,7 +92,7 @@ class MetaProcessTask(PipelineTask):
         table = calibrate_sheared(
             inputCatalog,
             zeroPoints,
-            extinction=to_options(self.config.extinction, ExtinctionOptions),
+            extinction=extinction,
         )
         bands = self._bands(table)
         flux, err = (
@@ -96,6 +103,7 @@ class MetaProcessTask(PipelineTask):
         photoz = estimate_photoz(flux, err, bands=bands, options=options)
         for name in ("z_phot", "odds", "mod_chi2", "photoz_flags"):
             table[name] = np.asarray(photoz[name])
+        table["p_behind"] = probability_above(photoz, self.config.minZ)
         plain = np.asarray(table["shear"]).astype(str) == "noshear"
         photoz = photoz[plain]
         photoz.add_column(np.asarray(table["ID"])[plain].astype(str), name="ID", index=0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from astropy.table import Table
-from lsst.pex.config import ListField
+from lsst.pex.config import Field, ListField
 from lsst.pipe.base import (
     InputQuantizedConnection,
     OutputQuantizedConnection,
@@ -58,7 +59,8 @@ class MetaShearConfig(PipelineTaskConfig, pipelineConnections=MetaShearConnectio
         "measured on all together.",
         default=[],
     )
-    shear = options_field(MetaCalibrationOptions, "Cuts, bins, jackknife.")
+    band = Field[str](dtype=str, doc="Band of the column mag.", default="r")
+    shear = options_field(MetaCalibrationOptions, "Weights, nodes, jackknife.")
     metadetect = options_field(MetadetectOptions, "Weights and applied shear, as in meta_4b.")
 
 
@@ -96,16 +98,18 @@ class MetaShearTask(PipelineTask):
         table, response = calibrate_metadetection(
             inputCatalog,
             others=others,
+            band=self.config.band,
             options=to_options(self.config.shear, MetaCalibrationOptions),
             detect=to_options(self.config.metadetect, MetadetectOptions),
         )
         last = response[-1]
         self.log.info(
-            "%d of %d galaxies used, response %.4f +- %.4f from %d clusters in %d bins, mean shear "
-            "%.4f +- %.4f, %.4f +- %.4f; rejected: %s",
-            int(table["use"].sum()), len(table), last["r"], last["r_err"], last["n_cluster"],
-            len(response) - 1, last["g1"], last["g1_err"], last["g2"], last["g2_err"],
-            table.meta["cuts"],
+            "%d of %d galaxies used; response %s at sizes %s from %d clusters, error %.1f per "
+            "cent; mean shear %.4f +- %.4f, %.4f +- %.4f; rejected: %s",
+            int(table["use"].sum()), len(table), np.round(response["r"][:-1], 3),
+            np.round(response["size_ratio"][:-1], 2), last["n_cluster"],
+            100 * last["r_err"] / last["r"], last["g1"], last["g1_err"], last["g2"],
+            last["g2_err"], table.meta["cuts"],
         )  # fmt: skip
         return Struct(shearCatalog=table, response=response)
 

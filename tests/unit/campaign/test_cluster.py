@@ -147,6 +147,7 @@ def test_selection_of_steps():
     everything = [s.name for s in select_steps()]
     assert "gotta_blast" not in everything
     assert "meta_4a" not in everything
+    assert "meta_4a" in [s.name for s in select_steps(last="meta_lensing")]
     assert [s.name for s in select_steps(("jointcal", "process_ccd"))] == [
         "process_ccd",
         "jointcal",
@@ -175,3 +176,33 @@ def test_archive_query_crosses_zero_and_the_pole(tmp_path, centre, ranges):
         if entry[0] == "ra_center"
     ]
     assert [pytest.approx(r) for r in ranges] == found
+
+
+def test_metadetection_is_asked_for_in_the_settings(tmp_path):
+    plain = load(tmp_path, GOOD)
+    assert not plain.shear.metadetect
+    for text in ("shear: metadetect\n", "shear: {metadetect: true, bands: [r]}\n"):
+        cluster = load(tmp_path, GOOD + text)
+        names = [s.name for s in select_steps(cluster=cluster)]
+        assert names[names.index("red_sequence") + 1 :] == [
+            "meta_4a", "meta_4b", "meta_export", "meta_process", "meta_lensing",
+        ]  # fmt: skip
+    assert "meta_4a" not in [s.name for s in select_steps(cluster=plain)]
+    runs = [expand_run(cluster, run) for run in find_step("meta_4b").runs]
+    p = "DECam/processing"
+    assert [r.output for r in runs] == [
+        f"{p}/meta_4b_{t}" for t in ("noshear", "1p", "1m", "2p", "2m")
+    ]
+    assert runs[1].config == (
+        "metaMeasure:shear=1p", "metaMeasure:connections.coaddName=deep_1p_",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="shear.bands z not among bands"):
+        load(tmp_path, GOOD + "shear: {bands: [z]}\n")
+
+
+def test_shear_settings_become_overrides(tmp_path):
+    text = "shear: {method: hsc, response_from: [../B/meta.parquet]}\npaths: {dust: maps}\n"
+    found = load(tmp_path, GOOD + text).overrides
+    assert found["calibrateShear"] == {"shear.method": "hsc"}
+    assert found["metaShear"] == {"responseCatalogs": [str(tmp_path / "../B/meta.parquet")]}
+    assert found["metaProcess"] == found["dereddenCatalog"]
