@@ -41,7 +41,7 @@ class StellarLocusOptions:
     scatter_u: float = option(0.06, "Width of the locus in u (metallicity)", unit="mag")
     model_error: float = option(0.01, "Systematic error of the locus in each band", unit="mag")
     model_error_u: float = option(
-        0.03, "Systematic error of the locus in u (metallicity of the field's stars)", unit="mag"
+        0.03, "Systematic error of the locus in u (metallicity), y and Y (the library)", unit="mag"
     )
     outlier: float = option(4.0, "Stars beyond this many deviations count as outliers")
     max_outliers: float = option(0.4, "Largest share of stars that are not on the locus")
@@ -445,7 +445,7 @@ def _summary(
     found = problem.score(offset)
     member = found.member
     model_error = np.array(
-        [options.model_error_u if b == "u" else options.model_error for b in bands]
+        [options.model_error_u if b in ("u", "y", "Y") else options.model_error for b in bands]
     )
     joint, covariance = _join(problem, offset, found.gradient, model_error)
     left = problem.magnitude - offset - found.place

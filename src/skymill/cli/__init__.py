@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("skymill.cli.run", "Perform the steps of a cluster, or go on where they stopped."),
     "status": ("skymill.cli.status", "What is done, running, failed or missing for clusters."),
     "why": ("skymill.cli.why", "Why something failed or is absent, with its log."),
+    "view": ("skymill.cli.view", "One dataset as a picture with mask and sources, or a table."),
     "report": ("skymill.cli.report", "Write the report of a campaign or a demo again."),
     "init": ("skymill.cli.init", "Make a Butler repository that is ready for raw frames."),
     "ingest-calibrated": (
@@ -39,6 +40,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "queue": ("skymill.cli.queue", "Queues of tasks: load, launch, list, recover, retry, delete."),
     "lens": ("skymill.cli.lens", "Mass maps and masses from any shear catalogue."),
+    "zero-points": (
+        "skymill.cli.zero_points",
+        "Deredden and calibrate any catalogue against references and the stellar locus.",
+    ),
     "photo-z": ("skymill.cli.photo_z", "Redshifts with p(z) of any catalogue of magnitudes."),
     "red-sequence": (
         "skymill.cli.red_sequence",
