@@ -213,13 +213,29 @@ def _photometric_calibration(out: _Products) -> None:
             }
         )
         out.write_csv(rows, f"{out.name}_matched_residuals.csv")
+    stars = out.get("zeroPointStars")
+    if stars is not None:
+        from skymill.calibrate.residual_map import map_residuals
+        from skymill.qa.zero_point_figures import draw_zero_points
+
+        out.write_csv(stars, f"{out.name}_star_residuals.csv")
+        out.write_csv(map_residuals(stars), f"{out.name}_residual_map.csv")
+        picture = draw_zero_points(stars, title=out.name)
+        out.write(picture, out.folder / f"{out.name}_zero_points.png")
 
 
 def _photo_z(out: _Products) -> None:
     out.copy_type("photoz", f"{out.name}_photo_z.parquet")
     table = out.get("photoz")
     if table is not None:
+        from skymill.qa.photoz_figures import draw_photoz
+
         out.write_csv(table, f"{out.name}_photo_z.csv")
+        truth = table["spec_z"] if "spec_z" in table.colnames else None
+        out.write(draw_photoz(table, truth, title=out.name), out.folder / f"{out.name}_photo_z.png")
+    metrics = out.get("photozMetrics")
+    if metrics is not None:
+        out.write_csv(metrics, f"{out.name}_photo_z_metrics.csv")
 
 
 def _shear_calibration(out: _Products) -> None:
