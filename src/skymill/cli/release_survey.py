@@ -357,6 +357,12 @@ def annotate(
 @click.option("--omit", multiple=True, help="A cut that is not made, such as early_decam.")
 @click.option("--no-cuts", is_flag=True, help="Take ccd_cuts as it is.")
 @click.option("--bad-exposures", type=click.Path(), help="List of bad exposures (bad_expid.txt).")
+@click.option("--flagged-in-des", type=click.Path(),
+              help="Exposures that the Dark Energy Survey flagged: such a list.")  # fmt: skip
+@click.option("--tiles", multiple=True, type=click.Path(),
+              help="CAMERA-tiles_obstatus.fits: cut by the depth of tiles.")  # fmt: skip
+@click.option("--tile-exposures", type=int, default=None,
+              help="Exposures of a tile. [default: decam 3, 90prime 6, mosaic 2]")  # fmt: skip
 @click.option("--exptime-cut", type=float, default=30.0, help="Shortest exposure [s].")
 @click.option("--nmatch", type=int, default=20, help="Fewest photometric stars.")
 @click.option("--phrms-cut", type=float, default=0.1, help="Largest scatter of the stars [mag].")
@@ -371,6 +377,9 @@ def survey_ccds(
     omit: tuple[str, ...],
     no_cuts: bool,
     bad_exposures: str | None,
+    flagged_in_des: str | None,
+    tiles: tuple[str, ...],
+    tile_exposures: int | None,
     **limits: Any,
 ) -> None:
     """Cut the CCDs and write survey-ccds with its spatial index."""
@@ -384,6 +393,7 @@ def survey_ccds(
         read_bad_exposures,
     )
     from skymill.release.survey.merge import write_survey_ccds
+    from skymill.release.survey.tile_depth import tile_depth_cut
 
     tables = [as_survey_ccds(read_fits_table(path), where=path) for path in paths]
     table = vstack(tables, metadata_conflicts="silent") if len(tables) > 1 else tables[0]
@@ -393,8 +403,13 @@ def survey_ccds(
             n_match=limits["nmatch"], phrms=limits["phrms_cut"], max_seeing=limits["max_seeing"],
             good_fraction=limits["good_ccd_fraction"], plver=limits["plver"],
             bad_exposures=read_bad_exposures(bad_exposures) if bad_exposures else {},
+            flagged_in_des=frozenset(read_bad_exposures(flagged_in_des) if flagged_in_des else ()),
         )  # fmt: skip
         table = apply_cuts(table, options=options)
+    if tiles:
+        known = _tiles(tiles)
+        kept = None if tile_exposures is None else dict.fromkeys(known, tile_exposures)
+        table = tile_depth_cut(table, known, exposures=kept)
     for name, count in count_cuts(table).items():
         _note(f"  cut {name}: {count} CCDs")
     written = write_survey_ccds(outname, table)
