@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +17,7 @@ from astropy.table import Table
 from pyarrow import parquet
 
 from skymill.data.errors import ConfigError, MissingInputError
+from skymill.data.files import atomic_path
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.sims import camera, catalogs
@@ -500,16 +499,8 @@ def write_parquet(table: Table, path: Path) -> None:
     path : pathlib.Path
         Final name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        table.write(temporary, format="parquet", overwrite=True)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as draft:
+        table.write(draft, format="parquet")
 
 
 def read_truth(directory: str | Path, name: str) -> Table:
@@ -550,13 +541,5 @@ def write_bytes(content: bytes, path: Path) -> None:
     path : pathlib.Path
         Final name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as draft:
+        draft.write_bytes(content)
