@@ -72,7 +72,7 @@ def repeatability_of(sources: Table) -> Repeatability:
     )
 
 
-def bright_stars(sources: Table, truth: Truth, band: str, epoch_mjd: float) -> Numbers:
+def bright_stars(sources: Table, truth: Truth, band: str) -> Numbers:
     """Positions and magnitudes of bright stars against the truth.
 
     Parameters
@@ -83,8 +83,6 @@ def bright_stars(sources: Table, truth: Truth, band: str, epoch_mjd: float) -> N
         The truth.
     band : str
         Band.
-    epoch_mjd : float [day]
-        Epoch to which the true positions are moved.
 
     Returns
     -------
@@ -92,7 +90,7 @@ def bright_stars(sources: Table, truth: Truth, band: str, epoch_mjd: float) -> N
         Median offsets and scatter.
     """
     stars = truth.stars.copy()
-    years = (epoch_mjd - 57388.0) / 365.25
+    years = (float(np.mean(truth.exposures["mjd"])) - 57388.0) / 365.25
     cos_dec = np.cos(np.radians(stars["dec"]))
     stars["ra"] = np.asarray(stars["ra"]) + np.asarray(stars["pm_ra"]) * years / 3.6e6 / cos_dec
     stars["dec"] = np.asarray(stars["dec"]) + np.asarray(stars["pm_dec"]) * years / 3.6e6

@@ -119,8 +119,7 @@ def _collect(
         if len(sources):
             by_band[band] = numbers.repeatability_of(sources)
             if truth is not None:
-                epoch = float(np.mean(truth.exposures["mjd"]))
-                absolute[band] = numbers.bright_stars(sources, truth, band, epoch)
+                absolute[band] = numbers.bright_stars(sources, truth, band)
         stars.append(products.read_table("finalized_src_table", f"final_visit_summary_{band}"))
     psf_stars = _stack(stars)
     peaks = products.read_table("massMapPeaks", "mass_map")
