@@ -460,6 +460,17 @@ def _trimmed(contrast: Float64Array) -> float:
     return float(np.minimum(keep, 10.0).sum() / np.sqrt(len(keep)))
 
 
+def _seen_part(seen: NDArray[np.bool_], absent: NDArray[np.bool_], few: int = 4) -> tuple[int, int]:
+    """First and last segment of a trail; it ends where it is absent from more than a few."""
+    at = np.flatnonzero(seen)
+    first, last = int(at[0]), int(at[-1]) + 1
+    if absent[:first].sum() < few:
+        first = 0
+    if absent[last:].sum() < few:
+        last = len(seen)
+    return max(0, first - 1), min(len(seen), last + 1)
+
+
 def _extent(
     contrast: Float64Array,
     usable: NDArray[np.bool_],
@@ -473,8 +484,8 @@ def _extent(
         typical = float(np.median(contrast[usable]))
         if typical < 4.0:
             return 0, n, whole
-        seen = np.flatnonzero(usable & (contrast > 0.4 * typical))
-        return max(0, int(seen[0]) - 1), min(n, int(seen[-1]) + 2), whole
+        seen = usable & (contrast > 0.4 * typical)
+        return *_seen_part(seen, usable & ~seen), whole
     # The run of segments with the largest sum above one sigma each.
     score = np.where(usable, np.clip(contrast, -4.0, 4.0) - 1.5, 0.0)
     total = np.concatenate([[0.0], np.cumsum(score)])
