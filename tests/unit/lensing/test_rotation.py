@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+from skymill.data.errors import DataError
+from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
+from skymill.lensing.catalogue import ShearSample, plane_to_sky
+from skymill.lensing.filters import aperture_filter
+from skymill.lensing.nfw import NfwHalo
+from skymill.lensing.peaks import PeakOptions, distinct_peaks, find_peaks
+from skymill.lensing.rotation import (
+    RotationOptions,
+    judge_peaks,
+    make_rotated_maps,
+    turn_shapes,
+)
+
+CENTRE = (0.02, 33.0)
+OPTIONS = ApertureMassOptions(
+    aperture_min_arcmin=3.0, aperture_max_arcmin=6.0, n_apertures=3, step_arcsec=45.0
+)
+
+
+def make_sample(n=3000, side=30.0, seed=1, halos=()):
+    rng = np.random.default_rng(seed)
+    east, north = rng.uniform(-side / 2, side / 2, (2, n))
+    g = rng.normal(0, 0.25, n) + 1j * rng.normal(0, 0.25, n)
+    for mass, at in halos:
+        offset = (east - at[0]) + 1j * (north - at[1])
+        shear = NfwHalo(mass=mass, z=0.2).reduced_shear(np.maximum(np.abs(offset), 1.0), beta=0.8)
+        g -= shear * (offset / np.abs(offset)) ** 2
+    ra, dec = plane_to_sky(east=east, north=north, centre=CENTRE)
+    return ShearSample(
+        ra=ra, dec=dec, g1=g.real.copy(), g2=g.imag.copy(), weight=rng.uniform(0.5, 2, n)
+    )
+
+
+def test_turned_maps_are_those_of_turned_catalogues():
+    sample = make_sample()
+    found = make_aperture_mass_map(sample, options=OPTIONS)
+    rotated = make_rotated_maps(
+        sample, found, rng=np.random.default_rng(3), options=RotationOptions(n_rotations=1),
+        peaks=PeakOptions(min_area=1, threshold=2.0),
+    )  # fmt: skip
+    angle = np.random.default_rng(3).uniform(0, 2 * np.pi, (len(sample), 1))[:, 0]
+    g = (sample.g1 + 1j * sample.g2) * np.exp(1j * angle)
+    turned = ShearSample(
+        ra=sample.ra, dec=sample.dec, g1=g.real.copy(), g2=g.imag.copy(), weight=sample.weight
+    )
+    direct = make_aperture_mass_map(turned, options=OPTIONS)
+    usable = direct.coverage >= 0.7
+    # 256 radial bins against 1024.
+    for k, mode in enumerate("EB"):
+        highest = direct.snr(mode)[usable].max()
+        assert rotated.maxima[k] == pytest.approx(highest, abs=0.03)
+    peaks = find_peaks(direct, PeakOptions(min_area=1, threshold=2.0))
+    assert len(rotated.peak_snr) == pytest.approx(len(peaks), abs=3)
+
+
+def test_scatter_of_turned_maps_is_the_analytic_variance():
+    sample = make_sample()
+    found = make_aperture_mass_map(sample, options=OPTIONS)
+    rotated = make_rotated_maps(
+        sample, found, rng=np.random.default_rng(3), options=RotationOptions(n_rotations=48)
+    )
+    ratio = rotated.variance / found.variance
+    inside = found.coverage > 0.7
+    # 96 maps: 15 % each; the mean of hundreds of pixels within 1 or 2 %.
+    assert ratio[inside].mean() == pytest.approx(1.0, abs=0.03)
+    assert ratio[inside].std() == pytest.approx(np.sqrt(2 / 96), rel=0.3)
+
+
+def smoothness(radius):
+    """Mean square slope of S/N of white noise under Q, per axis [1 / arcmin2], with theta in Q."""
+    r = (np.arange(4000) + 0.5) / 4000
+    q = aperture_filter("polynomial", r)
+    slope = np.gradient(q, r)
+    # |grad (Q e^{2 i phi})|^2 = Q'^2 + 4 Q^2 / r^2; half for each axis.
+    return 0.5 * np.sum((slope**2 + 4 * q**2 / r**2) * r) / np.sum(q**2 * r) / radius**2
+
+
+@pytest.mark.slow
+def test_peaks_of_turned_maps_are_as_many_as_gaussian_fields_have():
+    # Dense and fine, so that the noise is a smooth Gaussian field.
+    radius, side = 5.0, 30.0
+    sample = make_sample(n=6000, side=side)
+    options = ApertureMassOptions(
+        filter="polynomial", aperture_min_arcmin=radius, aperture_max_arcmin=radius, n_apertures=1,
+        step_arcsec=12.0,
+    )  # fmt: skip
+    found = make_aperture_mass_map(sample, options=options)
+    threshold = 3.0
+    peaks = PeakOptions(threshold=threshold, min_area=1, min_coverage=0.9)
+    rotated = make_rotated_maps(
+        sample, found, rng=np.random.default_rng(7), options=RotationOptions(n_rotations=60),
+        peaks=peaks,
+    )  # fmt: skip
+    area = (found.coverage[0] >= 0.9).sum() * found.step_arcmin**2
+    edge = 2.0 * np.sqrt(area)  # half of a square's outline
+    slope2 = smoothness(radius)
+    # Euler characteristic of the excursions of a smooth Gaussian field (Adler 1981).
+    tail = np.exp(-(threshold**2) / 2)
+    expected = (
+        area * slope2 * threshold * tail / (2 * np.pi) ** 1.5
+        + edge * np.sqrt(slope2) * tail / (2 * np.pi)
+        + ndtr(-threshold)
+    )
+    got = len(rotated.peak_snr) / rotated.n_maps
+    # 120 maps with one or two peaks each: 8 %; the smallest excursions lie between pixels.
+    assert got == pytest.approx(expected, rel=0.2), (got, expected)
+
+
+def test_false_alarms_are_as_frequent_as_promised():
+    probabilities = []
+    for seed in range(24):
+        sample = make_sample(n=1000, side=20.0, seed=100 + seed)
+        found = make_aperture_mass_map(sample, options=OPTIONS)
+        rotated = make_rotated_maps(
+            sample, found, rng=np.random.default_rng(seed), options=RotationOptions(n_rotations=16)
+        )
+        usable = found.coverage >= 0.7
+        for mode in "EB":
+            top = np.array([found.snr(mode)[usable].max()])
+            probabilities.append(rotated.global_probability(top)[0])
+    # 48 uniform numbers: mean 0.5 +- 0.042.
+    assert np.mean(probabilities) == pytest.approx(0.5, abs=0.13)
+    assert np.mean(np.array(probabilities) < 0.1) < 0.25
+
+
+def test_judged_peaks_and_neighbours():
+    halos = ((1.5e15, (-4.0, 2.0)), (1e15, (6.0, -3.0)))
+    sample = make_sample(n=9000, halos=halos)
+    found = make_aperture_mass_map(sample, options=OPTIONS)
+    raw = find_peaks(found)
+    assert np.isnan(np.asarray(raw["p_global"])).all()
+    rotated = make_rotated_maps(
+        sample, found, rng=np.random.default_rng(3), options=RotationOptions(n_rotations=24)
+    )
+    peaks = judge_peaks(raw, found, rotated)
+    best = peaks[peaks["is_best"]][0]
+    assert best["p_global"] < 0.01
+    assert best["n_false"] == 0.0
+    assert best["snr_rotated"] == pytest.approx(best["snr"], rel=0.4)
+    assert best["p_local"] < best["p_global"]
+    places = distinct_peaks(peaks, number=2, separation_arcmin=5.0)
+    expected = [plane_to_sky(east=e, north=n, centre=CENTRE) for _, (e, n) in halos]
+    for place, truth in zip(places, expected, strict=True):
+        d_ra = ((place[0] - truth[0] + 180) % 360 - 180) * np.cos(np.radians(33.0))
+        assert np.hypot(d_ra, place[1] - truth[1]) * 60 < 1.0
+    away = distinct_peaks(peaks, number=1, separation_arcmin=5.0, taken=places[0])
+    assert away == places[1:]
+    assert distinct_peaks(peaks[:0], number=3, separation_arcmin=5.0) == []
+
+
+def test_turned_shapes_keep_their_moduli():
+    sample = make_sample(n=50)
+    turned = turn_shapes(sample, np.random.default_rng(1))
+    assert np.hypot(turned.g1, turned.g2) == pytest.approx(np.hypot(sample.g1, sample.g2))
+    assert not np.allclose(turned.g1, sample.g1)
+
+
+def test_maps_of_other_catalogues_are_refused():
+    sample = make_sample(n=500)
+    found = make_aperture_mass_map(sample, options=OPTIONS)
+    rng = np.random.default_rng(1)
+    with pytest.raises(DataError, match="the map was made of 500 galaxies"):
+        make_rotated_maps(sample.select(np.arange(500) < 400), found, rng=rng)
+    with pytest.raises(DataError, match="n_rotations >= 1"):
+        make_rotated_maps(sample, found, rng=rng, options=RotationOptions(n_rotations=0))
