@@ -13,13 +13,13 @@ from skymill.campaign.campaign import Campaign
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.state import bands_of
 from skymill.campaign.steps import STEPS, PipelineRun, Step, expand_run, pipeline_file, runs_of
-from skymill.data.errors import ConfigError
+from skymill.data.errors import ConfigError, MissingInputError
 from skymill.engine.report import RunReport
 
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler, DatasetRef
 
-__all__ = ["explain_dataset", "find_producers"]
+__all__ = ["explain_dataset", "find_datasets", "find_producers"]
 
 #: Steps that make what no pipeline makes.
 _ACTIONS = {
@@ -158,7 +158,12 @@ def _query(
             name, collections=there, find_first=False, data_id=known, limit=None, explain=False
         )
     except (ButlerUserError, LookupError):
-        return []
+        pass
+    # A patch without its tract: the registry asks for both, a person may know one only.
+    refs = butler.query_datasets(
+        name, collections=there, find_first=False, limit=None, explain=False
+    )
+    return [r for r in refs if all(r.dataId.get(k) == v for k, v in known.items())]
 
 
 def _check_keys(butler: Butler, name: str, data_id: Mapping[str, Any]) -> None:
@@ -370,3 +375,59 @@ def explain_dataset(cluster: Cluster, words: Sequence[str]) -> list[str] | None:
     if "does not exist" in lines[0] and producers:
         lines.append(f"  next: skymill run cluster.yaml --to {producers[0].step.name}")
     return lines
+
+
+def _data_id_words(ref: DatasetRef) -> str:
+    required = ref.dataId.required.items()
+    return " ".join(f"{k}={v}" for k, v in required if k not in ("instrument", "skymap"))
+
+
+def find_datasets(
+    cluster: Cluster, butler: Butler, words: Sequence[str], *, collections: Sequence[str] = ("*",)
+) -> list[DatasetRef]:
+    """Datasets that a person asks for, of each data ID the one that was made last.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The settings.
+    butler : Butler
+        Its repository.
+    words : sequence of str
+        Dataset type, then ``key=value`` of a data ID, which may be a part of one.
+    collections : sequence of str
+        Where to look.
+
+    Returns
+    -------
+    list of DatasetRef
+        In the order of their data IDs.
+
+    Raises
+    ------
+    ConfigError
+        If the rest is no data ID, or one that the dataset type does not have.
+    MissingInputError
+        If the dataset type is unknown, or nothing fits.
+    """
+    name, *rest = words
+    if not butler.registry.queryDatasetTypes(name):
+        raise MissingInputError(
+            f"no dataset type is named {name!r}; 'butler query-dataset-types {cluster.repo_path}' "
+            "lists them"
+        )
+    data_id = _parse(rest)
+    _check_keys(butler, name, data_id)
+    newest: dict[str, DatasetRef] = {}
+    # Runs are named by the time at which they began.
+    for ref in sorted(_query(butler, name, collections, data_id), key=lambda r: str(r.run)):
+        newest[str(ref.dataId)] = ref
+    if not newest:
+        unknown = list(_unknown_values(butler, cluster, data_id))
+        others = sorted({_data_id_words(ref) for ref in _query(butler, name, collections, {})})
+        if not unknown and others:
+            unknown = [f"there are {'; '.join(others[:_MAX_SHOWN])}"]
+            unknown += [f"and {len(others) - _MAX_SHOWN} more"] if len(others) > _MAX_SHOWN else []
+        reason = "; ".join(unknown) or f"'skymill why CLUSTER {' '.join(words)}' says why"
+        raise MissingInputError(f"{_describe(name, data_id)} does not exist: {reason}")
+    return [newest[key] for key in sorted(newest)]
