@@ -98,10 +98,12 @@ def compute_colour_term(
 
     Parameters
     ----------
-    catalogue, camera : str
-        Sets of filters: names of `skymill.calibrate.filters.FILTER_SETS`.
+    catalogue : str
+        Set of filters of the survey: a name of `skymill.calibrate.filters.FILTER_SETS`.
     band : str
         Band of the camera; the survey's band of the same name (``y`` for ``Y``) is the primary.
+    camera : str
+        Set of filters of the camera.
     secondary : str
         Band of the survey that makes the colour primary - secondary; the neighbour if empty.
     low, high : float [mag]
