@@ -372,7 +372,8 @@ class BlobFitter:
         capped = [s.force_point or (s.fixed_type and s.kind == SourceType.PSF) for s in sources]
         reach2 = np.where(capped, _POINT_REACH**2, 0).astype(np.int64)
         flood(snr, self.mask, x, y, reach2, self.owner)
-        claim_neighbourhoods(self.mask, x, y, _OWN_RADIUS, self.owner)
+        rank = np.argsort([-float(s.flux.sum()) for s in sources], kind="stable")
+        claim_neighbourhoods(self.mask, x, y, rank, _OWN_RADIUS, self.owner)
 
     def _own_pixels(self, source: BlobSource, number: int) -> BoolArray | None:
         """Significant symmetric pixels about a source; None if it is not significant any more."""
