@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skymill.data.errors import FitError
 from skymill.data.images import PixelPlanes
-from skymill.data.masks import MaskPlane
+from skymill.data.masks import UNUSABLE, MaskPlane
 from skymill.data.options import check_range, option
 from skymill.psf._kernels import cut_stamps, fit_stars
 from skymill.psf.models import PolynomialPsf, polynomial_basis
@@ -36,14 +36,7 @@ __all__ = ["PsfFit", "PsfFitOptions", "fit_psf"]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_BAD = int(
-    MaskPlane.BAD
-    | MaskPlane.SAT
-    | MaskPlane.CR
-    | MaskPlane.NO_DATA
-    | MaskPlane.UNMASKEDNAN
-    | MaskPlane.INTRP
-)
+_BAD = int(UNUSABLE | MaskPlane.INTRP)
 
 
 @dataclass(frozen=True, kw_only=True)

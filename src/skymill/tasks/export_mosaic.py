@@ -38,7 +38,7 @@ from skymill.tasks._options import options_field, to_options
 __all__ = ["ExportMosaicConfig", "ExportMosaicConnections", "ExportMosaicTask"]
 
 #: Planes of pixels whose value is interpolated because no input is usable.
-_LOST = MaskPlane.BAD | MaskPlane.CR | MaskPlane.UNMASKEDNAN | MaskPlane.FLAT_LOW
+_LOST = MaskPlane.BAD | MaskPlane.CR | MaskPlane.STREAK | MaskPlane.UNMASKEDNAN | MaskPlane.FLAT_LOW
 
 
 class ExportMosaicConnections(
