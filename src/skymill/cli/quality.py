@@ -63,7 +63,7 @@ def quality(catalogue: Path, **options: Any) -> None:
     write_catalogue(found.table, folder / "quality.ecsv")
     for name, content in (
         ("quality.png", draw_depth(table, found)),
-        ("quality_sky.png", draw_sky(table, found)),
+        ("quality_sky.png", draw_sky(table, found, options=settings)),
         ("quality_psf.png", draw_psf_quality(table, found, options=settings)),
         ("quality_null.png", draw_null_tests(found)),
     ):

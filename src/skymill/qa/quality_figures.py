@@ -129,7 +129,13 @@ def _draw_errors(axes: Axes, catalogue: Table, band: str) -> None:
               color=band_colour(band), rasterized=True)  # fmt: skip
 
 
-def draw_sky(catalogue: Table, quality: Quality, visits: Sequence[Table] = ()) -> bytes:
+def draw_sky(
+    catalogue: Table,
+    quality: Quality,
+    visits: Sequence[Table] = (),
+    *,
+    options: QualityOptions = QualityOptions(),
+) -> bytes:
     """The objects of the catalogue, the exposures that cover them, the astrometry.
 
     Parameters
@@ -140,6 +146,8 @@ def draw_sky(catalogue: Table, quality: Quality, visits: Sequence[Table] = ()) -
         What was measured.
     visits : sequence of astropy.table.Table
         Visit summaries.
+    options : QualityOptions
+        Pixel of the coadds.
 
     Returns
     -------
@@ -149,7 +157,7 @@ def draw_sky(catalogue: Table, quality: Quality, visits: Sequence[Table] = ()) -
     figure = Figure(figsize=_FIGURE, layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     centre = field_centre(float_column(catalogue, "ra"), float_column(catalogue, "dec"))
-    _draw_objects(left, catalogue, centre)
+    _draw_objects(left, catalogue, centre, options.pixel_scale)
     _draw_visits(middle, visits, centre)
     east, north = quality.offsets
     if len(east) == 0:
@@ -186,7 +194,9 @@ def _on_sky(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=9)
 
 
-def _draw_objects(axes: Axes, catalogue: Table, centre: tuple[float, float]) -> None:
+def _draw_objects(
+    axes: Axes, catalogue: Table, centre: tuple[float, float], pixel_scale: float
+) -> None:
     """Stars as points, galaxies as ellipses of their shape and three times their radius."""
     east, north = field_offsets(
         float_column(catalogue, "ra"), float_column(catalogue, "dec"), centre
@@ -202,7 +212,7 @@ def _draw_objects(axes: Axes, catalogue: Table, centre: tuple[float, float]) -> 
         drawn = galaxy & np.isfinite(east + size) & (size > 0) & (np.hypot(e1, e2) < 0.95)
     rows = np.flatnonzero(drawn)[:: max(int(drawn.sum()) // _MAX_POINTS, 1)]
     ratio = np.sqrt((1 - np.hypot(e1, e2)[rows]) / (1 + np.hypot(e1, e2)[rows]))
-    major = 3.0 * np.sqrt(size[rows]) * 0.263 / 60.0
+    major = 3.0 * np.sqrt(size[rows]) * pixel_scale / 60.0
     # Pixel axes have x to the West, as the axis of the figure has after its inversion.
     angle = 180.0 - np.degrees(0.5 * np.arctan2(e2[rows], e1[rows]))
     axes.add_collection(EllipseCollection(

@@ -123,7 +123,7 @@ class QualityCheckTask(PipelineTask):
         return Struct(
             qualityTable=quality.table,
             picture=draw_depth(inputCatalog, quality),
-            skyPicture=draw_sky(inputCatalog, quality, visitSummaries),
+            skyPicture=draw_sky(inputCatalog, quality, visitSummaries, options=options),
             psfPicture=draw_psf_quality(inputCatalog, quality, options=options),
             nullPicture=draw_null_tests(quality),
         )
