@@ -132,7 +132,7 @@ class CellPlan:
         return np.flatnonzero(self.gives_shapes.any(axis=1))
 
     def reasons(self) -> str:
-        """How many cells each band loses, and why."""
+        """How many cells each band loses, and why; whether its noise could be measured."""
         parts = []
         for k, band in enumerate(self.bands):
             bare = self.variances[:, k] == 0
@@ -143,6 +143,7 @@ class CellPlan:
             parts.append(
                 f"{band}: {int(bare.sum())} without data or PSF, {int((jump & ~bare).sum())} "
                 f"with a changing PSF, {int(masked.sum())} masked"
+                + (", noise taken as white" if self.covariances[band].size == 1 else "")
             )
         return "; ".join(parts)
 

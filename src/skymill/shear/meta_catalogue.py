@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -223,7 +224,8 @@ def join_sheared(tables: dict[str, Sequence[Table]], *, prefix: str = "LVS") -> 
     table["ebv"] = np.full(len(table), np.nan)
     for band in bands:
         _set_magnitudes(table, band, *_total(table, band))
-    table.meta["n"] = {name: len(t) for name, t in zip(SHEAR_TYPES, joined, strict=True)}
+    counts = {name: len(t) for name, t in zip(SHEAR_TYPES, joined, strict=True)}
+    table.meta["n"] = json.dumps(counts)
     return load_schema("metaCatalog").apply(table)
 
 

@@ -19,7 +19,8 @@ from lsst.pipe.base import (
 )
 from lsst.pipe.base import connectionTypes as cT
 
-from skymill.data.errors import DataError, MissingInputError
+from skymill.data.errors import MissingInputError
+from skymill.lensing.files import read_catalogue
 from skymill.shear.meta_calibration import MetaCalibrationOptions, calibrate_metadetection
 from skymill.shear.metadetect import MetadetectOptions
 from skymill.tasks._options import options_field, to_options
@@ -120,7 +121,4 @@ def _read(path: Path) -> Table:
             f"there is no catalogue {path} to measure the response on; it is "
             "metadetect_processing/NAME_meta.parquet of another cluster"
         )
-    try:
-        return Table.read(path, format="parquet")
-    except (OSError, ValueError) as err:
-        raise DataError(f"{path} is not a catalogue of metadetection: {err}") from err
+    return read_catalogue(path)
