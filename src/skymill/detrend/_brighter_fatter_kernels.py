@@ -67,3 +67,28 @@ def add_divergence(image, potential, out):
                 high = quarter * mean * (potential[y + 1, x] - potential[y, x])
             out[y, x] = flux_x[x + 1] - flux_x[x] + high - flux_low[x]
             flux_low[x] = high
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def lag_sums(values, used, products, counts):
+    """Sums over all pairs of pixels at each lag (y, x), both signs of the lag together.
+
+    ``values`` is zero where ``used`` (0 or 1) is zero; ``products`` and ``counts`` are square.
+    """
+    ny, nx = values.shape
+    size = products.shape[0]
+    products[:] = 0.0
+    counts[:] = 0
+    for y in range(ny):
+        for j in range(min(size, ny - y)):
+            a, b = values[y], values[y + j]
+            p, q = used[y], used[y + j]
+            for i in range(size):
+                total = np.float32(0.0)
+                number = np.int32(0)
+                for x in range(nx - i):
+                    total += a[x] * b[x + i] + a[x + i] * b[x]
+                for x in range(nx - i):
+                    number += np.int32(p[x] & q[x + i]) + np.int32(p[x + i] & q[x])
+                products[j, i] += total
+                counts[j, i] += number

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, sparse
+from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
 from skymill.data.errors import DataError, NoDataError
 from skymill.data.masks import MaskPlane, is_set
 from skymill.data.options import check_range, option
-from skymill.detrend._brighter_fatter_kernels import add_divergence, convolve_small
+from skymill.detrend._brighter_fatter_kernels import add_divergence, convolve_small, lag_sums
 
 __all__ = [
     "BrighterFatterOptions",
@@ -162,9 +162,11 @@ def flat_pair_covariance(
     sigma = 1.4826 * np.median(np.abs(difference[good]))
     # The clipped tail beyond 5 sigma holds 1.5e-5 of the variance of a Gaussian.
     good &= np.abs(difference) <= clip * sigma
-    products = _lag_sums(np.where(good, difference, 0.0), max_lag)
-    counts = _lag_sums(good.astype(np.float64), max_lag)
-    covariance = products / np.maximum(counts, 1.0)
+    shape = max_lag + 1, max_lag + 1
+    products, counts = np.empty(shape), np.empty(shape, np.int64)
+    used = good.astype(np.uint8)
+    lag_sums(np.where(good, difference, 0.0).astype(np.float32), used, products, counts)
+    covariance = products / np.maximum(counts, 1)
     # The mean of a window of n pixels, subtracted, takes var / n from every covariance.
     return mean, 0.5 * (
         covariance + covariance[0, 0] / min(_WINDOW**2, int(np.count_nonzero(good)))
@@ -176,15 +178,6 @@ def _window_mean(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArra
     weight = ndimage.uniform_filter(good.astype(np.float64), _WINDOW, mode="constant")
     total = ndimage.uniform_filter(np.where(good, values, 0.0), _WINDOW, mode="constant")
     return np.asarray(total / np.maximum(weight, 1e-6))
-
-
-def _lag_sums(values: NDArray[np.float64], max_lag: int) -> NDArray[np.float64]:
-    """Sums of products of pixels at a lag, both signs of the lag together, by FFT."""
-    shape = [fft.next_fast_len(n + max_lag, real=True) for n in values.shape]
-    power = np.abs(fft.rfft2(values, s=shape)) ** 2
-    full = fft.irfft2(power, s=shape)
-    lags = np.arange(max_lag + 1)
-    return np.asarray(full[np.ix_(lags, lags)] + full[np.ix_(lags, -lags)])
 
 
 def kernel_from_covariance(

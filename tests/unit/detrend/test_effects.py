@@ -7,7 +7,7 @@ from scipy import ndimage
 from skymill.data.errors import DataError, NoDataError
 from skymill.data.images import PixelPlanes
 from skymill.data.masks import MaskPlane
-from skymill.detrend._brighter_fatter_kernels import convolve_small
+from skymill.detrend._brighter_fatter_kernels import convolve_small, lag_sums
 from skymill.detrend.brighter_fatter import (
     BrighterFatterOptions,
     correct_brighter_fatter,
@@ -82,6 +82,21 @@ def test_brighter_fatter_leaves_bad_pixels_alone():
     assert np.nanmax(np.abs(image - before)[mask == 0]) < 5.0
     with pytest.raises(DataError, match="square and odd"):
         correct_brighter_fatter(image, np.zeros((4, 4)))
+
+
+def test_sums_at_lags_are_those_of_a_loop():
+    rng = np.random.default_rng(2)
+    used = (rng.random((13, 17)) > 0.2).astype(np.uint8)
+    values = (rng.normal(size=used.shape) * used).astype(np.float32)
+    products, counts = np.empty((4, 4)), np.empty((4, 4), np.int64)
+    lag_sums(values, used, products, counts)
+    for j in range(4):
+        for i in range(4):
+            for found, plane in ((products, values.astype(float)), (counts, used.astype(int))):
+                low, high = plane[: 13 - j], plane[j:]
+                both = (low[:, : 17 - i] * high[:, i:]).sum()
+                both += (low[:, i:] * high[:, : 17 - i]).sum()
+                assert found[j, i] == pytest.approx(both, abs=1e-4)
 
 
 def test_kernel_from_flats_of_known_covariance():
