@@ -102,8 +102,8 @@ class MassMapConfig(PipelineTaskConfig, pipelineConnections=MassMapConnections):
     )
     minZ = Field(
         dtype=float,
-        doc="Only galaxies with a point redshift above it (that of the cluster plus a margin); 0 "
-        "takes all.",
+        doc="Only galaxies with a point redshift above it (that of the cluster plus a margin) or "
+        "without one; 0 takes all.",
         default=0.0,
     )
     seed = Field(
@@ -195,7 +195,9 @@ class MassMapTask(PipelineTask):
         """The galaxies to map."""
         use = np.asarray(shearCatalog["use"], bool)
         if self.config.minZ > 0:
-            use &= np.asarray(shearCatalog["z_phot"]) > self.config.minZ
+            # Most of those without a redshift lie behind the cluster.
+            z = np.asarray(shearCatalog["z_phot"])
+            use &= np.isnan(z) | (z > self.config.minZ)
         table = shearCatalog[use]
         sample, _ = ShearSample.from_columns(
             ra=table["ra"], dec=table["dec"], g1=table["g1"], g2=table["g2"], weight=table["weight"]
