@@ -8,7 +8,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-__all__ = ["DEGREE", "interpolation_weights", "weight_polynomials"]
+__all__ = ["DEGREE", "interpolation_transfer", "interpolation_weights", "weight_polynomials"]
 
 Float64Array = NDArray[np.float64]
 
@@ -70,3 +70,27 @@ def weight_polynomials(order: int) -> Float64Array:
     weights = interpolation_weights(0.5 * (t + 1.0), order)
     fitted = chebyshev.chebfit(t, weights, DEGREE)
     return np.stack([chebyshev.cheb2poly(fitted[:, k]) for k in range(2 * order)])
+
+
+@functools.lru_cache(maxsize=16)
+def interpolation_transfer(order: int, n: int) -> Float64Array:
+    """What interpolation does to the waves of an image, on average over the places of the pixels.
+
+    Parameters
+    ----------
+    order : int [pixel]
+        Half width of the kernel.
+    n : int
+        Number of grid points of the image.
+
+    Returns
+    -------
+    (n // 2 + 1,) float64
+        Transform of the kernel at the wave numbers of ``numpy.fft.rfftfreq(n)``: one for slow
+        waves, within 1.5 % of it up to half of the Nyquist frequency, zero far beyond.
+    """
+    fraction = (np.arange(512) + 0.5) / 512
+    distance = fraction[:, None] - np.arange(1 - order, order + 1)
+    weight = interpolation_weights(fraction, order) / 512
+    k = 2 * np.pi * np.fft.rfftfreq(n)
+    return np.asarray((weight * np.cos(k[:, None, None] * distance)).sum(axis=(1, 2)))

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from skymill.coadd._warp_kernels import STEP, fill_unusable, resample, resample_stamps
-from skymill.coadd.interpolation import interpolation_weights, weight_polynomials
+from skymill.coadd.interpolation import (
+    interpolation_transfer,
+    interpolation_weights,
+    weight_polynomials,
+)
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.geometry import FitsWcs
 from skymill.data.images import Box, Exposure, PixelPlanes
@@ -286,6 +291,7 @@ class _Canvas:
             y=centre_y[rows, columns],
             shape=shape,
             size=self.options.psf_size,
+            order=self.options.order,
         )
         share = gained[rows, columns]
         self.stamps[rows, columns] += stamps * share[:, None, None].astype(np.float32)
@@ -494,6 +500,7 @@ def resample_psf(
     y: Float64Array,
     shape: tuple[int, int],
     size: int,
+    order: int,
 ) -> Float32Array:
     """A CCD's PSF as it appears in the pixels of the tract.
 
@@ -509,6 +516,10 @@ def resample_psf(
         Shape of the CCD; positions outside of it take the PSF of its nearest pixel.
     size : int [pixel]
         Odd width of the stamps.
+    order : int [pixel]
+        Half width of the kernel that the image is interpolated with. It sharpens stars a little
+        (0.4 % in size at order 3 and FWHM 3.5 pixel), on average over their places between the
+        pixels, and so does this.
 
     Returns
     -------
@@ -528,9 +539,27 @@ def resample_psf(
     jacobian[:, 1, 0] = in_y[2] - in_y[1]
     jacobian[:, 1, 1] = in_y[4] - in_y[3]
     stamps = psf.draw(x=np.clip(in_x[0], 0, shape[1] - 1), y=np.clip(in_y[0], 0, shape[0] - 1))
+    fine = _interpolated(np.asarray(stamps, np.float32), order)
     out = np.empty((n, size, size), np.float32)
-    resample_stamps(np.ascontiguousarray(stamps, np.float32), jacobian, _weight_table(), out)
+    resample_stamps(fine, 2.0 * jacobian, _weight_table(), out)
     return out
+
+
+def _interpolated(stamps: Float32Array, order: int) -> Float32Array:
+    """Stamps as a kernel of this order leaves them, on average over the places of the pixels.
+
+    Twice as finely sampled, (n, 2 s - 1, 2 s - 1), so that reading them adds no more of that.
+    """
+    size = stamps.shape[-1]
+    n = fft.next_fast_len(size + 2 * order, real=True)
+    keep = (n + 1) // 2
+    rows = np.arange(1 - keep, keep)
+    across = interpolation_transfer(order, n)[:keep]
+    transfer = (4.0 * across[np.abs(rows)][:, None] * across[None, :]).astype(np.float32)
+    wide = np.zeros((len(stamps), 2 * n, n + 1), np.complex64)
+    wide[:, rows % (2 * n), :keep] = fft.rfft2(stamps, (n, n))[:, rows % n, :keep] * transfer
+    fine: Float32Array = fft.irfft2(wide, (2 * n, 2 * n), overwrite_x=True)
+    return np.ascontiguousarray(fine[:, : 2 * size - 1, : 2 * size - 1])
 
 
 def warp_exposures(
