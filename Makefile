@@ -8,6 +8,9 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
+# A file's tests stay together (they share what is slow to make), the longest files come first.
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+
 .PHONY: help install demo test science check bench constraints clean
 help:
 	@echo "make demo     simulate a lensed field and run it from raw frames to a mass map (./demo)"
@@ -23,12 +26,12 @@ demo: $(STAMP)
 	$(VENV)/bin/skymill demo demo --size full
 
 test: $(STAMP) check
-	$(PY) -m pytest tests/unit tests/cli tests/pipeline -m "not slow" -n 2 \
+	$(PY) -m pytest tests/pipeline tests/cli tests/unit -m "not slow" $(PARALLEL) \
 	  --ignore tests/pipeline/test_demo.py
 	$(PY) -m pytest tests/pipeline/test_demo.py
 
 science: $(STAMP)
-	$(PY) -m pytest tests/science -n 2 -rA
+	$(PY) -m pytest tests/science $(PARALLEL) -rA
 	$(PY) -m pytest tests/unit tests/cli tests/pipeline -m slow -rA
 
 check: $(STAMP)
