@@ -306,6 +306,30 @@ def shear_numbers(shear: Table, truth: Truth | None) -> Numbers:
     return out
 
 
+def response_numbers(response: Table) -> Numbers:
+    """The response of metadetection.
+
+    Parameters
+    ----------
+    response : astropy.table.Table
+        ``metaResponse``.
+
+    Returns
+    -------
+    dict
+        ``response`` is the mean over sizes, ``response_error`` the relative error of all together.
+    """
+    if not len(response):
+        return {}
+    nodes = response[np.asarray(response["node"]) >= 0]
+    last = response[np.asarray(response["node"]) < 0][0]
+    return {
+        "response": float(np.mean(nodes["r"])),
+        "response_error": float(last["r_err"] / last["r"]),
+        "n_clusters": int(last["n_cluster"]),
+    }
+
+
 def _area_arcmin2(table: Table) -> float:
     """Area of the cells of 0.5 arcmin that hold an object."""
     ra, dec = np.asarray(table["ra"]), np.asarray(table["dec"])

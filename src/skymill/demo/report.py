@@ -134,6 +134,13 @@ def _collect(
     shear = products.read_table("shearCatalog", "shear_calibration")
     if len(shear):
         summary["shear"] = numbers.shear_numbers(shear, truth)
+    sheared = products.read_table("metaShearCatalog", "meta_lensing")
+    if len(sheared):
+        summary["metadetection"] = {
+            **numbers.mass_numbers(products.read_table("massFit", "meta_mass_fit"), truth),
+            **numbers.shear_numbers(sheared, truth),
+            **numbers.response_numbers(products.read_table("metaResponse", "meta_lensing")),
+        }
     photoz = products.read_table("photoz", "photo_z")
     catalogue = products.read_table("calibratedCatalog", "photometric_calibration")
     if len(photoz) and len(catalogue) and truth is not None:
@@ -174,6 +181,7 @@ def _redshift_figure(photoz: Table, catalogue: Table, truth: Truth) -> bytes:
 #: Pictures that the steps made themselves: dataset type, collection, name.
 _READY = (
     ("massFitPicture", "mass_fit", "mass_fit.png"),
+    ("massFitPicture", "meta_mass_fit", "meta_mass_fit.png"),
     ("redSequencePicture", "red_sequence", "red_sequence.png"),
     ("qualityPicture", "quality_check", "depth.png"),
     ("qualitySkyPicture", "quality_check", "field.png"),
@@ -296,6 +304,9 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...], str, str, bool], ...] = (
      "Excess surface density with the best NFW halo; the cross shear tests for systematics. Right: "
      "masses of the bootstrap.", "mass", False),
     ("Shear", (), "{shear}", "shear", False),
+    ("Metadetection", ("meta_mass_fit.png",),
+     "The mass from shears that are calibrated by the response of detection and shapes to applied "
+     "shears.", "metadetection", False),
     ("Null tests of the shears", ("null_tests.png",),
      "What should vanish without systematics, with jackknife errors. A massive cluster in the "
      "field makes the shear around random points differ from zero.", "null_tests", False),
