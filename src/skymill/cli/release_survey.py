@@ -509,8 +509,8 @@ def depth_cut(
     keep_others: bool,
 ) -> int:
     """Cut CCDs that no brick needs for its depth."""
+    from skymill.coadd.bricks import brick_from_name
     from skymill.data.errors import ConfigError, NoDataError
-    from skymill.release.survey.bricks import brick_by_name
     from skymill.release.survey.depth_cut import DepthCutOptions, depth_cut_brick
     from skymill.release.survey.merge import read_file_list
     from skymill.release.survey.rows import write_table
@@ -520,7 +520,7 @@ def depth_cut(
     wanted = [*names, *(str(p) for p in read_file_list(brick_list))] if brick_list else list(names)
     if not wanted and not collect:
         raise ConfigError("give --brick or --brick-list, or --collect")
-    found = [brick_by_name(name) for name in wanted]
+    found = [brick_from_name(name) for name in wanted]
     empty = 0
     for brick in found:
         path = Path(outdir) / f"ccds-{brick.name}.fits"

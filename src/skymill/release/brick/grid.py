@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skymill.coadd.bricks import Brick, brick_from_name
 from skymill.data.errors import ConfigError, DataError
 from skymill.data.geometry import FitsWcs, make_tan_wcs
+from skymill.release.survey.bricks import is_primary
 
 __all__ = ["BrickGrid", "custom_grid", "named_grid"]
 
@@ -80,8 +81,7 @@ class BrickGrid:
         """
         if self.is_custom:
             return np.ones(np.shape(ra), bool)
-        across = (np.asarray(ra) - self.ra_low) % 360.0
-        return (across < self.ra_high - self.ra_low) & (dec >= self.dec_low) & (dec < self.dec_high)
+        return is_primary(self, ra=ra, dec=dec)
 
     def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether pixel positions lie on the cut-out."""
@@ -90,11 +90,14 @@ class BrickGrid:
 
     def primary_pixels(self) -> NDArray[np.bool_]:
         """The pixels (ny, nx) whose centres lie in the brick's own area."""
-        if self.is_custom:
-            return np.ones(self.shape, bool)
-        y, x = np.mgrid[: self.height, : self.width]
-        ra, dec = self.wcs.pixel_to_sky(x=x.ravel().astype(float), y=y.ravel().astype(float))
-        return self.is_primary(ra, dec).reshape(self.shape)
+        out = np.ones(self.shape, bool)
+        x = np.arange(self.width, dtype=float)
+        # Some rows at a time: the positions of all pixels of a brick take 400 MB.
+        for first in range(0, 0 if self.is_custom else self.height, 64):
+            rows = np.arange(first, min(first + 64, self.height), dtype=float)
+            ra, dec = self.wcs.pixel_to_sky(x=np.tile(x, rows.size), y=np.repeat(rows, x.size))
+            out[first : first + rows.size] = self.is_primary(ra, dec).reshape(rows.size, x.size)
+        return out
 
     @functools.cached_property
     def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from skymill.coadd.bricks import Brick, brick_at, brick_from_name, bricks_in_box, bricks_near
+from skymill.coadd.bricks import Brick, brick_at, bricks_in_box, bricks_near
 from skymill.data.errors import ConfigError
 from skymill.data.files import atomic_path
 from skymill.data.geometry import FitsWcs, make_tan_wcs
@@ -18,9 +19,9 @@ __all__ = [
     "BRICK_SIZE",
     "PIXEL_SCALE",
     "REGIONS",
+    "Area",
     "Brick",
     "brick_at",
-    "brick_by_name",
     "brick_table",
     "brick_wcs",
     "bricks_in",
@@ -37,27 +38,6 @@ PIXEL_SCALE = 0.262
 
 #: Parts of the sky by name: (south, north) limit of declination [deg].
 REGIONS: dict[str, tuple[float, float]] = {"mzls": (-10.0, 90.0), "decals": (-25.0, 40.0)}
-
-
-def brick_by_name(name: str) -> Brick:
-    """The brick of a name such as ``1867p255``.
-
-    Parameters
-    ----------
-    name : str
-        Name of the brick.
-
-    Returns
-    -------
-    Brick
-        The brick.
-
-    Raises
-    ------
-    DataError
-        If the name is malformed or no brick has it.
-    """
-    return brick_from_name(name)
 
 
 def bricks_in(ra_min: float, ra_max: float, dec_min: float, dec_max: float) -> list[Brick]:
@@ -112,15 +92,35 @@ def brick_wcs(brick: Brick, *, size: int = BRICK_SIZE, scale: float = PIXEL_SCAL
     return make_tan_wcs(ra=brick.ra, dec=brick.dec, scale=scale, x=middle, y=middle)
 
 
+class Area(Protocol):
+    """Edges of a brick's own area [deg]."""
+
+    @property
+    def ra_low(self) -> float:
+        """West edge."""
+
+    @property
+    def ra_high(self) -> float:
+        """East edge."""
+
+    @property
+    def dec_low(self) -> float:
+        """South edge."""
+
+    @property
+    def dec_high(self) -> float:
+        """North edge."""
+
+
 def is_primary(
-    brick: Brick, *, ra: NDArray[np.float64], dec: NDArray[np.float64]
+    brick: Area, *, ra: NDArray[np.float64], dec: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Whether positions belong to a brick and not to a neighbour that overlaps it.
 
     Parameters
     ----------
-    brick : Brick
-        The brick.
+    brick : Brick or Area
+        The brick, or its pixels.
     ra, dec : (...) float64 [deg]
         Positions.
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from skymill.coadd.bricks import brick_at
+from skymill.coadd.bricks import brick_at, brick_from_name
 from skymill.data.errors import ConfigError, DataError
 from skymill.release.survey.bricks import (
     BRICK_SIZE,
-    brick_by_name,
     brick_table,
     brick_wcs,
     bricks_in,
@@ -39,11 +38,11 @@ def test_a_region_that_is_none_is_told(limits):
 @pytest.mark.parametrize("name", ["1804p3250", "1804x325", "9999p325", "brick"])
 def test_a_bad_name_is_told(name):
     with pytest.raises(DataError, match="brick"):
-        brick_by_name(name)
+        brick_from_name(name)
 
 
 def test_the_centre_of_a_brick_is_the_centre_of_its_image():
-    brick = brick_by_name("1867p255")
+    brick = brick_from_name("1867p255")
     middle = (BRICK_SIZE - 1) / 2
     ra, dec = brick_wcs(brick).pixel_to_sky(x=[middle, middle + 1], y=[middle, middle])
     assert (ra[0], dec[0]) == pytest.approx((brick.ra, brick.dec), abs=1e-10)
@@ -62,7 +61,7 @@ def test_every_position_is_primary_in_exactly_one_brick():
 def test_the_table_equals_those_of_the_survey(shared_data, tmp_path):
     for path in sorted(shared_data.glob("cutouts/*/survey-bricks.fits.gz")):
         theirs = read_fits_table(path)
-        own = brick_table([brick_by_name(str(theirs["brickname"][0]))])
+        own = brick_table([brick_from_name(str(theirs["brickname"][0]))])
         assert own.colnames == theirs.colnames
         for name in own.colnames:
             assert own[name].dtype.kind == theirs[name].dtype.kind
@@ -77,7 +76,7 @@ def test_the_table_equals_those_of_the_survey(shared_data, tmp_path):
 def test_touching_bricks_of_real_ccds(shared_data):
     for path in sorted(shared_data.glob("cutouts/*/survey-bricks.fits.gz")):
         ccds = read_survey_ccds(path.parent)
-        brick = brick_by_name(str(read_fits_table(path)["brickname"][0]))
+        brick = brick_from_name(str(read_fits_table(path)["brickname"][0]))
         around = bricks_in(brick.ra - 0.6, brick.ra + 0.6, brick.dec - 0.5, brick.dec + 0.5)
         touched = [b.name for b in bricks_touching(around, ccds)]
         # The cut-outs are smaller than 1 arcmin: they lie in one brick or on the edge of two.
