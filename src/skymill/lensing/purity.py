@@ -8,7 +8,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.data.errors import ConfigError, DataError
-from skymill.data.tables import load_schema
+from skymill.data.tables import float_column, load_schema
 
 __all__ = ["THRESHOLDS", "grade_members"]
 
@@ -35,7 +35,7 @@ def grade_members(
     sequence : astropy.table.Table
         Schema ``redSequence``.
     spectra : astropy.table.Table
-        Columns ``ra``, ``dec`` [deg] and ``z``; NaN is left out.
+        Columns ``ra``, ``dec`` [deg] and ``z`` or ``z_spec``; NaN is left out.
     z : float
         Redshift of the cluster.
     centre : (ra, dec) [deg]
@@ -62,7 +62,8 @@ def grade_members(
     DataError
         If a column is missing.
     """
-    missing = [name for name in ("ra", "dec", "z") if name not in spectra.colnames]
+    name = "z_spec" if "z_spec" in spectra.colnames else "z"
+    missing = [n for n in ("ra", "dec", name) if n not in spectra.colnames]
     if missing:
         raise DataError(f"the spectroscopic catalogue has no column {', '.join(missing)}")
     if not window > 0 or not radius_arcmin > 0 or not match_arcsec > 0:
@@ -70,7 +71,9 @@ def grade_members(
             "window, radius_arcmin and match_arcsec must be > 0; got "
             f"{window}, {radius_arcmin} and {match_arcsec}"
         )
-    probability, redshift = _probabilities(sequence, spectra, centre, radius_arcmin, match_arcsec)
+    probability, redshift = _probabilities(
+        sequence, spectra["ra", "dec", name], centre, radius_arcmin, match_arcsec
+    )
     member = np.abs(redshift - z) / (1.0 + z) < window
     rows = []
     for threshold in thresholds:
@@ -94,7 +97,7 @@ def _probabilities(
     match_arcsec: float,
 ) -> tuple[Float64Array, Float64Array]:
     """Probability of membership (0 of no candidate) and redshift of the region's spectra."""
-    ra, dec, redshift = (np.asarray(spectra[name], np.float64) for name in ("ra", "dec", "z"))
+    ra, dec, redshift = (float_column(spectra, name) for name in spectra.colnames)
     known = np.isfinite(ra) & np.isfinite(dec) & np.isfinite(redshift) & (np.abs(dec) <= 90)
     place = SkyCoord(ra[known], dec[known], unit="deg")
     inside = place.separation(SkyCoord(*centre, unit="deg")).arcmin < radius_arcmin

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from astropy.table import Table
 from lsst.pex.config import Field
@@ -10,6 +12,8 @@ from lsst.pipe.base import connectionTypes as cT
 
 from skymill.data.errors import ConfigError
 from skymill.lensing.cosmology import Cosmology, CosmologyOptions
+from skymill.lensing.files import read_catalogue
+from skymill.lensing.purity import grade_members
 from skymill.lensing.red_sequence import RedSequenceOptions, find_red_sequence
 from skymill.qa.red_sequence_figures import draw_red_sequence
 from skymill.tasks._options import options_field, to_options
@@ -38,12 +42,23 @@ class RedSequenceConnections(PipelineTaskConnections, dimensions=("instrument", 
         storageClass="SkymillFits",
         dimensions=("instrument", "skymap", "tract"),
     )
+    grades = cT.Output(
+        doc="Purity and completeness against spectroscopy.",
+        name="redSequenceGrades",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
     picture = cT.Output(
         doc="Colours, magnitudes and density of the members.",
         name="redSequencePicture",
         storageClass="SkymillPicture",
         dimensions=("instrument", "skymap", "tract"),
     )
+
+    def __init__(self, *, config: Any = None) -> None:
+        super().__init__(config=config)
+        if config is not None and not config.specCatalog:
+            del self.grades
 
 
 class RedSequenceConfig(PipelineTaskConfig, pipelineConnections=RedSequenceConnections):
@@ -52,6 +67,12 @@ class RedSequenceConfig(PipelineTaskConfig, pipelineConnections=RedSequenceConne
     zLens = Field(dtype=float, doc="Redshift of the cluster; must be set.", default=-1.0)
     centreRa = Field(dtype=float, doc="Centre [deg]; must be set.", optional=True)
     centreDec = Field(dtype=float, doc="Centre [deg]; must be set.", optional=True)
+    specCatalog = Field(
+        dtype=str,
+        doc="File with spectroscopic redshifts (columns ra, dec [deg] and z or z_spec): purity and "
+        "completeness are measured; empty for none.",
+        default="",
+    )
     sequence = options_field(RedSequenceOptions, "Colour, regions, widths.")
     cosmology = options_field(CosmologyOptions, "The universe.")
 
@@ -62,18 +83,28 @@ class RedSequenceTask(PipelineTask):
     ConfigClass = RedSequenceConfig
     _DefaultName = "redSequence"
 
-    def run(self, inputCatalog: Table) -> Struct:
+    def runQuantum(self, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
+        """Read the spectroscopic redshifts, then run."""
+        inputs = butlerQC.get(inputRefs)
+        if self.config.specCatalog:
+            inputs["spectra"] = read_catalogue(self.config.specCatalog)
+        butlerQC.put(self.run(**inputs), outputRefs)
+
+    def run(self, inputCatalog: Table, spectra: Table | None = None) -> Struct:
         """Find the red sequence.
 
         Parameters
         ----------
         inputCatalog : astropy.table.Table
             Schema ``calibratedCatalog``.
+        spectra : astropy.table.Table, optional
+            Positions ``ra``, ``dec`` and redshifts ``z`` or ``z_spec``.
 
         Returns
         -------
         lsst.pipe.base.Struct
-            ``redSequence`` (schema ``redSequence``), ``densityMap`` (HDUList), ``picture`` (PNG).
+            ``redSequence`` (schema ``redSequence``), ``densityMap`` (HDUList), ``picture`` (PNG);
+            with spectra ``grades`` (schema ``redSequenceGrades``).
         """
         c = self.config
         if c.zLens <= 0 or c.centreRa is None or c.centreDec is None:
@@ -96,4 +127,10 @@ class RedSequenceTask(PipelineTask):
             meta["richness_err"], meta["significance"],
         )  # fmt: skip
         picture = draw_red_sequence(found.table, found.density, found.ridge, catalogue=galaxies)
-        return Struct(redSequence=found.table, densityMap=found.density, picture=picture)
+        out = Struct(redSequence=found.table, densityMap=found.density, picture=picture)
+        if spectra is not None:
+            out.grades = grade_members(
+                found.table, spectra, z=c.zLens, centre=(c.centreRa, c.centreDec),
+                radius_arcmin=meta["radius_arcmin"],
+            )  # fmt: skip
+        return out

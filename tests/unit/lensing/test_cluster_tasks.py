@@ -255,7 +255,13 @@ def test_red_sequence_finds_the_members(field, products):
     config = RedSequenceTask.ConfigClass()
     config.zLens, config.centreRa, config.centreDec = Z_LENS, *CENTRE
     config.sequence.field_min_mpc = 2.5
-    result = RedSequenceTask(config=config).run(products["calibrated"])
+    # A spectrum says of every third candidate that it is a member.
+    calibrated = products["calibrated"]
+    spectra = calibrated["ra", "dec"][::3]
+    spectra["z_spec"] = Z_LENS
+    result = RedSequenceTask(config=config).run(calibrated, spectra)
+    assert set(result.grades["purity"]) == {1.0}
+    assert result.picture.startswith(b"\x89PNG")
     meta = result.redSequence.meta
     # 150 members brighter than the limit of 22.2; the sequence's width holds all, 98 % are primary,
     # and a Gaussian of 2.5 arcmin (0.49 Mpc) has 87 % inside of 1 Mpc.
@@ -284,6 +290,18 @@ def test_quality_numbers(field, products):
 def test_mass_fit_says_that_it_needs_a_redshift(products):
     with pytest.raises(ConfigError, match="set massFit:zLens"):
         MassFitTask().run(products["shear"], products["photoz"], products["map"].peaks)
+
+
+def test_comparison_with_another_catalogue(field, products):
+    config = FitZeroPointsTask.ConfigClass()
+    config.applyColorTerms, config.doCompare, config.camera = False, True, ""
+    config.connections.compareRefCat = "own"
+    task = FitZeroPointsTask(config=config)
+    result = task.run(products["dereddened"], [field[1]], [field[1]])
+    for row in result.compared:
+        # What the zero points were fitted to, but for their systematic floor.
+        assert abs(row["offset"]) < 0.004
+    assert load_schema("zeroPointStars").problems(result.comparedStars) == []
 
 
 def test_no_reference_leaves_the_magnitudes_and_says_so(products):
