@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from astropy.table import Table
@@ -128,9 +128,9 @@ def make_reference(
 
 def compare_photometry(
     stars: Table,
-    reference: Table,
+    references: Sequence[Table],
     *,
-    bands: tuple[str, ...],
+    bands: Sequence[str],
     survey: str,
     name: str,
     camera: str = "decam",
@@ -142,9 +142,9 @@ def compare_photometry(
     ----------
     stars : astropy.table.Table
         From `make_stars`, or the stars of a ``calibratedCatalog``.
-    reference : astropy.table.Table
-        Schema ``refcat``.
-    bands : tuple of str
+    references : sequence of astropy.table.Table
+        Shards in the schema ``refcat``.
+    bands : sequence of str
         Bands of the stars.
     survey : str
         Survey of the reference, for colour terms and extinction.
@@ -161,6 +161,6 @@ def compare_photometry(
         The table's ``offset`` is the mean difference; residuals of the stars are around it.
     """
     return fit_zero_points(
-        stars, [reference], bands=list(bands), survey=survey, band_map={"Y": "y"}, name=name,
+        stars, references, bands=list(bands), survey=survey, band_map={"Y": "y"}, name=name,
         options=options, locus=StellarLocusOptions(use=False), camera=camera,
     )  # fmt: skip

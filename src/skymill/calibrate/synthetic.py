@@ -78,10 +78,12 @@ def synthetic_magnitudes(
 
 
 @functools.cache
-def _dwarfs(filter_set: str, bands: tuple[str, ...]) -> Float64Array:
-    """Magnitudes of the main sequence and of giants, stars of the whole range of colour."""
+def _stars(filter_set: str, bands: tuple[str, ...], classes: str) -> Float64Array:
+    """Magnitudes of the main sequence and of giants of some spectral classes."""
     library = load_stellar_spectra()
-    chosen = [s for name, s in library.items() if name.endswith(("V", "III"))]
+    chosen = [
+        s for name, s in library.items() if name.endswith(("V", "III")) and name[0] in classes
+    ]
     return synthetic_magnitudes(chosen, load_filters(filter_set, bands))
 
 
@@ -91,8 +93,8 @@ def compute_colour_term(
     *,
     camera: str = "decam",
     secondary: str = "",
-    low: float = -0.5,
-    high: float = 1.0,
+    low: float | None = None,
+    high: float | None = None,
 ) -> CatalogueTerm:
     """The colour term of a camera's band against a survey, from filter curves and stars.
 
@@ -106,8 +108,10 @@ def compute_colour_term(
         Set of filters of the camera.
     secondary : str
         Band of the survey that makes the colour primary - secondary; the neighbour if empty.
-    low, high : float [mag]
-        Range of colour of the stars that are fitted, and in which the term holds.
+    low, high : float [mag], optional
+        Range of colour of the stars that are fitted, and in which the term holds: -0.5 to 1.0 if
+        omitted, for u the F to K stars from 0.95 to 1.6 (where dwarfs and giants of one u - g
+        differ by 0.1 mag: the zero points of u come from the stellar locus instead).
 
     Returns
     -------
@@ -134,8 +138,12 @@ def compute_colour_term(
         raise ConfigError(
             f"the colour of {catalogue}'s {primary} needs another of its bands; got {other!r}"
         )
-    reference = _dwarfs(catalogue, (primary, other))
-    ours = _dwarfs(camera, (band,))[:, 0]
+    usual = (0.95, 1.6) if band == "u" else (-0.5, 1.0)
+    low, high = usual[0] if low is None else low, usual[1] if high is None else high
+    # Hot stars have the u - g of solar ones, but another u: few stars of the sky are hot.
+    classes = "FGK" if band == "u" else "OBAFGKM"
+    reference = _stars(catalogue, (primary, other), classes)
+    ours = _stars(camera, (band,), classes)[:, 0]
     colour, step = reference[:, 0] - reference[:, 1], ours - reference[:, 0]
     use = np.isfinite(colour) & np.isfinite(step) & (colour > low) & (colour < high)
     if use.sum() < 6:

@@ -328,7 +328,12 @@ def fit_zero_points(
         found, source, message = None, "none", "there is no reference catalogue here"
         other = band_map.get(band, band)
         term = _term(survey, band, camera, other, options)
-        if shards:
+        if shards and _other_u(survey, band, camera, term, options):
+            message = (
+                f"u of {survey} is another band than that of {camera}, and no colour term is known "
+                "(zeroPoint.colour_terms)"
+            )
+        elif shards:
             try:
                 found = fit_zero_point(
                     stars, shards, band=band, reference_band=other, ebv=ebv,
@@ -351,6 +356,23 @@ def fit_zero_points(
     return ZeroPointFit(table=table, stars=_star_table(rows, stars, table))
 
 
+#: Surveys whose magnitudes are those of DECam.
+_DECAM_SYSTEM = ("decam", "des", "legacy")
+
+
+def _other_u(
+    survey: str, band: str, camera: str, term: CatalogueTerm | None, options: ZeroPointOptions
+) -> bool:
+    """Whether a reference's u would move the catalogue into another system by tenths of a mag.
+
+    A computed term does not help: at one u - g the library's stars differ by 0.1 mag.
+    """
+    if band != "u" or term is not None or "u" in parse_colour_terms(options.colour_terms):
+        return False
+    camera = camera.lower()
+    return bool(camera) and camera != survey and not (camera == "decam" and survey in _DECAM_SYSTEM)
+
+
 def _term(
     survey: str, band: str, camera: str, other: str, options: ZeroPointOptions
 ) -> CatalogueTerm | None:
@@ -358,7 +380,7 @@ def _term(
     if not camera or camera.lower() == survey:
         return None
     term = find_colour_term(survey, band, camera=camera)
-    if term is None and options.compute_terms and survey not in ("des", "legacy"):
+    if term is None and options.compute_terms and band != "u" and survey not in _DECAM_SYSTEM:
         try:
             term = compute_colour_term(survey, band, camera=camera.lower())
         except ConfigError:

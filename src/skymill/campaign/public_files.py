@@ -222,6 +222,10 @@ def _photometric_calibration(out: _Products) -> None:
         out.write_csv(map_residuals(stars), f"{out.name}_residual_map.csv")
         picture = draw_zero_points(stars, title=out.name)
         out.write(picture, out.folder / f"{out.name}_zero_points.png")
+    compared = out.get("photometryComparison")
+    if compared is not None:
+        out.write_csv(compared, f"{out.name}_mag_diffs.csv")
+        out.write_csv(out.get("photometryComparisonStars"), f"{out.name}_mag_diffs_stars.csv")
 
 
 def _photo_z(out: _Products) -> None:
@@ -317,6 +321,9 @@ def _red_sequence(out: _Products) -> None:
         out.write_csv(table, f"{out.name}_red_sequence.csv")
         out.copy_type("redSequence", f"{out.name}_red_sequence.parquet")
     out.copy_type("redSequencePicture", f"{out.name}_red_sequence.png")
+    grades = out.get("redSequenceGrades")
+    if grades is not None:
+        out.write_csv(grades, f"{out.name}_red_sequence_grades.csv")
     if hdus is not None:
         out.copy_type("redSequenceMap", "rs_density_kde.fits")
         title = f"{out.cluster.name}: red sequence"

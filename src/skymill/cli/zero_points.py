@@ -315,7 +315,7 @@ def _compare(
         path = Path(name)
         found = compare_photometry(
             shifted,
-            _read_reference(path, ()),
+            [_read_reference(path, ())],
             bands=bands,
             survey=survey,
             name=path.name.split(".")[0][:24],

@@ -12,6 +12,7 @@ from lsst.pipe.base import connectionTypes as cT
 
 from skymill.calibrate.catalogue_export import apply_zero_points, bands_of
 from skymill.calibrate.extinction import COEFFICIENTS, survey_of
+from skymill.calibrate.foreign_stars import compare_photometry
 from skymill.calibrate.stellar_locus import StellarLocusOptions
 from skymill.calibrate.zero_points import ZeroPointOptions, fit_zero_points
 from skymill.tasks._options import options_field, to_options
@@ -23,7 +24,7 @@ __all__ = ["FitZeroPointsConfig", "FitZeroPointsConnections", "FitZeroPointsTask
 class FitZeroPointsConnections(
     PipelineTaskConnections,
     dimensions=("instrument", "skymap", "tract"),
-    defaultTemplates={"photoRefCat": "ps1"},
+    defaultTemplates={"photoRefCat": "ps1", "compareRefCat": "sdss"},
 ):
     """Datasets of `FitZeroPointsTask`."""
 
@@ -34,6 +35,9 @@ class FitZeroPointsConnections(
         dimensions=("instrument", "skymap", "tract"),
     )
     references = reference_catalogue("Reference catalogue.", "{photoRefCat}")
+    comparison = reference_catalogue(
+        "Another catalogue to compare the result with.", "{compareRefCat}"
+    )
     outputCatalog = cT.Output(
         doc="Calibrated catalogue.",
         name="calibratedCatalog",
@@ -52,6 +56,25 @@ class FitZeroPointsConnections(
         storageClass="SkymillTable",
         dimensions=("instrument", "skymap", "tract"),
     )
+    comparedStars = cT.Output(
+        doc="Differences of the calibrated stars from the other catalogue.",
+        name="photometryComparisonStars",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+    compared = cT.Output(
+        doc="Mean difference of each band from the other catalogue.",
+        name="photometryComparison",
+        storageClass="SkymillTable",
+        dimensions=("instrument", "skymap", "tract"),
+    )
+
+    def __init__(self, *, config: Any = None) -> None:
+        super().__init__(config=config)
+        if config is not None and not config.doCompare:
+            del self.comparison
+            del self.compared
+            del self.comparedStars
 
 
 class FitZeroPointsConfig(PipelineTaskConfig, pipelineConnections=FitZeroPointsConnections):
@@ -76,8 +99,11 @@ class FitZeroPointsConfig(PipelineTaskConfig, pipelineConnections=FitZeroPointsC
         "zeroPoint.colour_terms replace the known ones.",
         default=True,
     )
-    camera = Field(
-        dtype=str, doc="Camera of the colour terms and filters.", default="decam"
+    camera = Field(dtype=str, doc="Camera of the colour terms and filters.", default="decam")
+    doCompare = Field(
+        dtype=bool,
+        doc="Compare the result with the catalogue connections.compareRefCat; nothing is changed.",
+        default=False,
     )
     zeroPoint = options_field(ZeroPointOptions, "Stars, match, colour terms.")
     locus = options_field(StellarLocusOptions, "Stellar locus of all bands.")
@@ -92,10 +118,16 @@ class FitZeroPointsTask(PipelineTask):
     def runQuantum(self, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
         """Read the shards of the reference catalogue, then run."""
         inputs = butlerQC.get(inputRefs)
-        inputs["references"] = [handle.get() for handle in inputs.get("references", [])]
+        for name in ("references", "comparison"):
+            inputs[name] = [handle.get() for handle in inputs.get(name, [])]
         butlerQC.put(self.run(**inputs), outputRefs)
 
-    def run(self, inputCatalog: Table, references: Sequence[Table] = ()) -> Struct:
+    def run(
+        self,
+        inputCatalog: Table,
+        references: Sequence[Table] = (),
+        comparison: Sequence[Table] = (),
+    ) -> Struct:
         """Fit and apply the zero points.
 
         Parameters
@@ -104,12 +136,15 @@ class FitZeroPointsTask(PipelineTask):
             Schema ``dereddenedCatalog``.
         references : sequence of astropy.table.Table
             Shards of the reference catalogue.
+        comparison : sequence of astropy.table.Table
+            Shards of the catalogue to compare with.
 
         Returns
         -------
         lsst.pipe.base.Struct
             ``outputCatalog``: schema ``calibratedCatalog``; ``zeroPoints`` and ``zeroPointStars``:
-            schemas of these names.
+            schemas of these names; with ``doCompare`` ``compared`` and ``comparedStars`` of the
+            same two.
         """
         found = fit_zero_points(
             inputCatalog[inputCatalog["is_star"]],
@@ -128,8 +163,21 @@ class FitZeroPointsTask(PipelineTask):
             if row["message"]:
                 self.log.warning("band %s stays as it is: %s", row["band"], row["message"])
         offsets = {str(r["band"]): float(r["offset"]) for r in table}
-        return Struct(
+        out = Struct(
             outputCatalog=apply_zero_points(inputCatalog, offsets),
             zeroPoints=table,
             zeroPointStars=found.stars,
         )
+        if self.config.doCompare:
+            catalogue = str(self.config.connections.compareRefCat)
+            other = compare_photometry(
+                out.outputCatalog[out.outputCatalog["is_star"]],
+                comparison,
+                bands=bands_of(inputCatalog),
+                survey=survey_of(catalogue),
+                name=catalogue,
+                camera=self.config.camera,
+                options=to_options(self.config.zeroPoint, ZeroPointOptions),
+            )
+            out.compared, out.comparedStars = other.table, other.stars
+        return out

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from skymill.calibrate.zero_points import ZeroPointOptions, fit_zero_point, parse_colour_terms
+from skymill.calibrate.stellar_locus import StellarLocusOptions
+from skymill.calibrate.zero_points import (
+    ZeroPointOptions,
+    fit_zero_point,
+    fit_zero_points,
+    parse_colour_terms,
+)
 from skymill.data.errors import ConfigError, NoDataError
 
 
@@ -68,3 +74,23 @@ def test_clear_sentences():
         parse_colour_terms(("g:a,b",))
     with pytest.raises(ConfigError, match="max_mag must be > min_mag"):
         ZeroPointOptions(min_mag=20.0, max_mag=18.0)
+
+
+def test_u_of_another_survey_is_not_taken_as_ours():
+    stars, references = make_pair()
+    stars["u_psf_mag"], stars["u_psf_magerr"] = stars["g_psf_mag"], stars["g_psf_magerr"]
+    stars["ebv"] = 0.0
+    references[0]["u_flux"] = references[0]["g_flux"]
+    references[0]["u_flux_err"] = references[0]["g_flux_err"]
+    common = {
+        "bands": ["u"], "band_map": {}, "name": "x", "locus": StellarLocusOptions(use=False),
+    }  # fmt: skip
+    table = fit_zero_points(stars, references, survey="sdss", camera="decam", **common).table
+    assert table["source"][0] == "none"
+    assert "u of sdss is another band than that of decam" in table["message"][0]
+    for survey, camera in (("sdss", ""), ("des", "decam"), ("decam", "decam")):
+        found = fit_zero_points(stars, references, survey=survey, camera=camera, **common)
+        assert found.table["offset"][0] == pytest.approx(0.03, abs=0.004)
+        assert found.stars["used"].sum() == found.table["n_star"][0]
+        # Residuals are after the zero point.
+        assert abs(np.median(found.stars["residual"][found.stars["used"]])) < 0.004

@@ -299,8 +299,8 @@ def test_comparison_with_another_catalogue(field, products):
     task = FitZeroPointsTask(config=config)
     result = task.run(products["dereddened"], [field[1]], [field[1]])
     for row in result.compared:
-        # What the zero points were fitted to, but for their systematic floor.
-        assert abs(row["offset"]) < 0.004
+        # What the zero points were fitted to, but for what the stellar locus moved.
+        assert abs(row["offset"]) < 0.01
     assert load_schema("zeroPointStars").problems(result.comparedStars) == []
 
 
