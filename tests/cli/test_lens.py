@@ -9,6 +9,7 @@ from skymill.data.errors import SkymillError
 from skymill.lensing.catalogue import plane_to_sky
 from skymill.lensing.cosmology import FIDUCIAL
 from skymill.lensing.nfw import NfwHalo
+from skymill.qa.pictures import encode_png
 
 CENTRE = (150.0, 2.0)
 
@@ -130,3 +131,54 @@ def test_photoz_without_pz_is_named(tmp_path):
         run("fit", path, *COLUMNS, "--z-lens", 0.2, "--z", "photo_z", "--photoz", photoz)
     )
     assert "has no p(z)" in text
+
+
+def test_map_convergence_and_overlay(tmp_path):
+    path = tmp_path / "shapes.fits"
+    make_table().write(path)
+    result = run("map", path, *COLUMNS, "--output", tmp_path, "--step", 60, "--apertures", 2,
+                 "--rotations", 8)  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "by chance anywhere" in result.output
+    result = run("convergence", path, *COLUMNS, "--output", tmp_path, "--step", 40,
+                 "--rotations", 1, "--centre", "150.0,2.0")  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "highest convergence" in result.output
+    assert (tmp_path / "convergence.png").read_bytes().startswith(b"\x89PNG")
+    # The convergence serves as picture of the sky and as X-rays.
+    for mass in ("mass_map.fits", "convergence.fits"):
+        result = run("overlay", tmp_path / mass, "--image", tmp_path / "convergence.fits", "--xray",
+                     tmp_path / "convergence.fits", "--png", tmp_path / "o.png")  # fmt: skip
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_halos_together(tmp_path):
+    path = tmp_path / "shapes.parquet"
+    make_table().write(path)
+    result = run("halos", path, *COLUMNS, "--z", "photo_z", "--z-lens", 0.2, "--halo", "150.0,2.0",
+                 "--halo", "150.1,2.1", "--bootstrap", 0, "--steps", 40,
+                 "--output", tmp_path)  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "halo 1: M200 =" in result.output
+    table = Table.read(tmp_path / "halos.ecsv")
+    assert abs(table["m200"][0] - 1e15) < 4 * table["m200_err"][0]
+
+
+def test_clear_sentences_of_the_new_verbs(tmp_path):
+    path = tmp_path / "shapes.fits"
+    make_table(n=200).write(path)
+    common = [path, *COLUMNS, "--z", "photo_z", "--z-lens", 0.2]
+    assert "--halo RA,DEC" in message(run("halos", *common))
+    assert "once for each --halo" in message(
+        run("halos", *common, "--halo", "150,2", "--halo-z", 0.2, "--halo-z", 0.3)
+    )
+    assert "there is no file" in message(run("overlay", tmp_path / "no.fits", "--image", path))
+    assert "this is no mass map" in message(run("overlay", path, "--image", path))
+    (tmp_path / "bare.png").write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
+    result = run("map", path, *COLUMNS, "--output", tmp_path, "--step", 120, "--apertures", 1,
+                 "--rotations", 0)  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "does not say where on the sky it is" in message(
+        run("overlay", tmp_path / "mass_map.fits", "--image", tmp_path / "bare.png")
+    )
