@@ -235,26 +235,23 @@ def resample(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fill_unusable(planes, variance, mask, unusable, reach):
+def fill_unusable(planes, variance, mask, unusable, no_number, reach):
     """Replace unusable pixels in place by the nearest usable ones of their row and column.
 
     planes: (np, ny, nx) float32; variance (ny, nx) float32; mask (ny, nx) int32. A pixel is
     unusable if it has a bit of `unusable`, is not finite or has no positive finite variance; the
-    first bit set on the latter two is the highest one of `unusable`. Weights are 1 / distance;
-    without a usable pixel within `reach` the value is zero and the variance is kept or 1.
+    latter two get the bit `no_number`. Weights are 1 / distance; without a usable pixel within
+    `reach` the value is zero and the variance is kept or 1.
     """
     n_planes, ny, nx = planes.shape
     bad = np.empty((ny, nx), np.bool_)
-    flag = np.int32(1)
-    while (flag << 1) <= unusable and flag > 0:
-        flag = np.int32(flag << 1)
     for y in range(ny):
         for x in range(nx):
             v = variance[y, x]
             ok = (mask[y, x] & unusable) == 0
             if ok and not (v > 0.0 and v < np.inf and math.isfinite(planes[0, y, x])):
                 ok = False
-                mask[y, x] |= flag
+                mask[y, x] |= no_number
             bad[y, x] = not ok
     level = np.empty(n_planes)
     for y in range(ny):

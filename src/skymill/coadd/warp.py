@@ -464,7 +464,8 @@ def _prepare(
         draw = rng.standard_normal(image.shape, dtype=np.float32)
         known = (variance > 0) & np.isfinite(variance)
         np.multiply(draw, np.sqrt(np.where(known, variance, 0)), out=planes[1])
-    fill_unusable(planes, variance, mask, np.int32(int(UNUSABLE)), options.fill_reach)
+    bits = np.int32(int(UNUSABLE)), np.int32(int(MaskPlane.UNMASKEDNAN))
+    fill_unusable(planes, variance, mask, *bits, options.fill_reach)
     return planes, variance, mask, np.stack([u, v, nodes[2], nodes[3]])
 
 
