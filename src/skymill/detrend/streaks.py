@@ -329,13 +329,16 @@ def _shifted(profiles: Float64Array, offset: float, tilt: float) -> Float64Array
     return profiles[np.arange(n)[:, None], index[None, :] + move[:, None]]
 
 
-def _align(low: Float64Array) -> tuple[float, float]:
+def _align(high: Float64Array) -> tuple[float, float]:
     """Offset and tilt of the line with the highest mean [pixel]."""
     kernel = np.ones(5) / 5
-    filled = np.nan_to_num(low)
-    smooth = np.apply_along_axis(np.convolve, 1, filled, kernel, mode="same")
+    smooth = np.apply_along_axis(np.convolve, 1, np.nan_to_num(high), kernel, mode="same")
+    # Sources are brighter than a faint trail; a bright one must keep its peak.
+    reach = 2 * _WANDER
+    peaks = smooth[:, _REACH - reach : _REACH + reach + 1].max(axis=1)
+    smooth = np.minimum(smooth, np.median(peaks))
     best = (-np.inf, 0.0, 0.0)
-    n = len(low)
+    n = len(high)
     along = (np.arange(n) + 0.5) / n - 0.5
     rows = np.arange(n)
     for offset in range(-_WANDER, _WANDER + 1):
@@ -373,7 +376,7 @@ def _measure(
     profiles = _Profiles.of(planes, mask, ends)
     if profiles.usable.sum() < 4:
         return None
-    offset, tilt = _align(profiles.low)
+    offset, tilt = _align(profiles.high)
     normal = np.array([ends[1, 0] - ends[1, 1], ends[0, 1] - ends[0, 0]]) / length
     ends = ends + normal[:, None] * (offset + tilt * np.array([-0.5, 0.5]))
     angle = np.degrees(np.arctan2(*(ends[:, 1] - ends[:, 0])[::-1]))
