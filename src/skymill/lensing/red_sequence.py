@@ -19,7 +19,7 @@ from scipy.stats import chi2 as chi2_distribution
 
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import check_range, option
-from skymill.data.tables import load_schema
+from skymill.data.tables import float_column, load_schema
 from skymill.lensing.catalogue import sky_to_plane
 from skymill.lensing.cosmology import FIDUCIAL, Cosmology
 from skymill.lensing.galaxy_density import Footprint, make_density_map, make_footprint
@@ -41,6 +41,8 @@ BoolArray = NDArray[np.bool_]
 _ARCMIN = np.pi / 10800.0
 #: Rounds of ridge and probabilities; they stand still after about five.
 _ROUNDS = 8
+#: 0.2 L* is fainter than m* by so much [mag].
+_FIFTH = 1.75
 #: Galaxies that the cluster's region and the field need.
 _MIN_GALAXIES = 5
 
@@ -182,23 +184,38 @@ def find_red_sequence(
     density = max(mixture.richness, float(_MIN_GALAXIES)) / (np.pi * options.radius_mpc**2)
     p_colour = density * odds / (1.0 + density * odds)
     table = _table(catalogue, galaxies, ridge, key, on, chi2, p_colour, mixture.probability)
-    bright_enough = galaxies.level < m_star + 1.75
-    table.meta.update(
-        blue=ridge.bands[key], red=ridge.bands[key + 1], reference=ridge.reference,
-        bands="".join(ridge.bands), slope=float(ridge.slope[key]),
-        colour_at_middle=float(ridge.colour[key]), middle_mag=ridge.pivot,
-        scatter=float(ridge.scatter[key]), m_star=m_star, faint_mag=regions.limits[1],
-        richness=mixture.richness, richness_err=mixture.richness_err,
-        significance=mixture.significance, strip_significance=excess,
-        richness_bright=float(mixture.probability[bright_enough].sum()) / regions.share,
-        covered_share=regions.share, radius_arcmin=options.radius_mpc / scale,
-    )  # fmt: skip
+    table.meta.update(_describe(ridge, key, galaxies, regions, mixture, m_star))
+    table.meta.update(strip_significance=excess, radius_arcmin=options.radius_mpc / scale)
     return RedSequence(
         table=load_schema("redSequence").apply(table),
         density=_map(galaxies, footprint, np.where(on, p_colour, 0.0), mixture, regions, centre,
                      scale, options),
         ridge=ridge,
     )  # fmt: skip
+
+
+def _describe(
+    ridge: Ridge, key: int, galaxies: _Galaxies, regions: _Regions, mixture: Mixture, m_star: float
+) -> dict[str, str | float]:
+    """The metadata of the table: ridge, limits, richness."""
+    bright_enough = galaxies.level < m_star + _FIFTH
+    return {
+        "blue": ridge.bands[key],
+        "red": ridge.bands[key + 1],
+        "reference": ridge.reference,
+        "bands": "".join(ridge.bands),
+        "slope": float(ridge.slope[key]),
+        "colour_at_middle": float(ridge.colour[key]),
+        "middle_mag": ridge.pivot,
+        "scatter": float(ridge.scatter[key]),
+        "m_star": m_star,
+        "faint_mag": regions.limits[1],
+        "richness": mixture.richness,
+        "richness_err": mixture.richness_err,
+        "significance": mixture.significance,
+        "richness_bright": float(mixture.probability[bright_enough].sum()) / regions.share,
+        "covered_share": regions.share,
+    }
 
 
 def _map(
@@ -221,7 +238,7 @@ def _map(
 def _column(catalogue: Table, name: str) -> Float64Array:
     if name not in catalogue.colnames:
         raise DataError(f"the catalogue of galaxies has no column {name!r}")
-    return np.asarray(catalogue[name], np.float64)
+    return float_column(catalogue, name)
 
 
 def _modulus(z: float, cosmology: Cosmology) -> float:
@@ -232,7 +249,13 @@ def _modulus(z: float, cosmology: Cosmology) -> float:
 
 def _from_i(z: float, reference: str, camera: str) -> float:
     """Magnitude of a red galaxy in the reference band less that in i."""
-    return 0.0 if reference == "i" else expected_colour(z, reference, "i", camera=camera)
+    if reference == "i":
+        return 0.0
+    try:
+        return expected_colour(z, reference, "i", camera=camera)
+    except ConfigError:
+        # A camera without i: only m* depends on it, and the filters of two cameras differ little.
+        return expected_colour(z, reference, "i", camera="decam")
 
 
 def _faint_limit(z: float, options: RedSequenceOptions, cosmology: Cosmology) -> float:
@@ -248,7 +271,7 @@ def _predict(
         b
         for b in options.bands
         if f"{b}_cmodel_mag" in catalogue.colnames
-        and np.isfinite(np.asarray(catalogue[f"{b}_cmodel_mag"], np.float64)).any()
+        and np.isfinite(float_column(catalogue, f"{b}_cmodel_mag")).any()
     ]
     chosen = (options.blue, options.red) if options.blue else choose_colour(z, known)
     for band in chosen:

@@ -180,6 +180,22 @@ def test_a_hole_is_corrected():
     assert abs(chosen.mean()) < 0.02
 
 
+def test_two_bands_and_masked_columns_are_enough():
+    catalogue = make_catalogue(9, 0.2)
+    catalogue.remove_columns(["i_cmodel_mag", "z_cmodel_mag"])
+    full = Table(catalogue, masked=True)
+    full["g_cmodel_mag"].mask[::50] = True
+    found = find_red_sequence(
+        full, z=0.2, centre=CENTRE, options=RedSequenceOptions(camera="bok", faint_mag=19.0)
+    )
+    meta = found.table.meta
+    assert (meta["bands"], meta["reference"]) == ("gr", "r")
+    assert not set(found.table["ID"].astype(int)) & set(range(0, len(catalogue), 50))
+    # The members end at 19.0 + 2.1 mag here, where two thirds of them are brighter.
+    assert meta["significance"] > 8
+    assert 0.4 * N_MEMBERS < meta["richness"] < 1.1 * N_MEMBERS
+
+
 def test_no_cluster_has_no_richness():
     found = find_red_sequence(make_catalogue(8, 0.2, n=0), z=0.2, centre=CENTRE)
     assert found.table.meta["richness"] < 12
