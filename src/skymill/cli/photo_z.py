@@ -32,7 +32,7 @@ if TYPE_CHECKING:
               help="Another filter curve of speclite, as g=BASS-g.")  # fmt: skip
 @click.option("--prior", default="ngvs", show_default=True, help="ngvs, hdfn or flat.")
 @click.option("--prior-band", default="i", show_default=True, help="Band of the prior.")
-@click.option("--likelihood", default="marginal", show_default=True, help="marginal or profile.")
+@click.option("--likelihood", default="profile", show_default=True, help="profile or marginal.")
 @click.option("--min-error", default=0.03, show_default=True, help="Added to every error [mag].")
 @click.option("--interpolate", default=2, show_default=True, help="Mixtures between templates.")
 @click.option("--z-max", default=3.0, show_default=True, help="Last redshift.")

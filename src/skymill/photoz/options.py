@@ -97,7 +97,7 @@ class PhotozOptions:
         0.01, "Where p(z|T, m) is below this fraction of a flat one, it is zero"
     )
     likelihood: str = option(
-        "marginal", "marginal: integrated over the brightness; profile: its best value, as BPZ does"
+        "profile", "profile: at the best brightness, as BPZ does; marginal: integrated over it"
     )
     n_interpolate: int = option(2, "Mixtures between neighbouring templates")
     z_min: float = option(0.01, "First redshift of the grid")

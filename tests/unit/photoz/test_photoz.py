@@ -82,12 +82,13 @@ def test_redshifts_of_the_templates_themselves(models):
     assert np.mean(np.abs(d[good]) > 0.15) < 0.03
 
 
+@pytest.mark.parametrize("likelihood", ["profile", "marginal"])
 @pytest.mark.parametrize("name", ["flat", "ngvs"])
-def test_pit_is_flat_on_simulated_truth(models, name):
+def test_pit_is_flat_on_simulated_truth(models, name, likelihood):
     # Type, redshift and brightness are drawn from the prior itself; noise on every band.
     options = PhotozOptions(
         dz=0.01, z_max=1.5, smoothing=0.0, prior=name, prior_cut=0.0, bin_width=0.01,
-        min_mag_err=0.0,
+        min_mag_err=0.0, likelihood=likelihood,
     )  # fmt: skip
     _, m = models
     rng = np.random.default_rng(5)
@@ -263,7 +264,7 @@ def test_reference_answers(shared_data):
     # The order of CWWSB4.list.
     order = [*CWWSB[:4], CWWSB[5], CWWSB[4], *CWWSB[6:]]
     options = PhotozOptions(
-        prior="hdfn", likelihood="profile", n_interpolate=0, z_min=0.005, z_max=3.505, dz=0.01,
+        prior="hdfn", n_interpolate=0, z_min=0.005, z_max=3.505, dz=0.01,
         bin_width=0.01, min_mag_err=0.005, odds_width=0.99446 * 0.05,
     )  # fmt: skip
     models = make_model_fluxes(curves, z=options.z, templates=order, n_interpolate=0)
