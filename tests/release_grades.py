@@ -47,10 +47,15 @@ class Grades:
         rows = self.select(snr=snr, upper=upper, **more)
         return float(self.truth["matched"][rows].mean()), int(rows.sum())
 
-    def pulls(self, band, kind, snr=8.0, upper=np.inf, **more):
-        """(flux - truth) / error of the objects that are found with the right kind."""
+    def pulls(self, band, kind, snr=8.0, upper=np.inf, neighbours=2.0, **more):
+        """(flux - truth) / error of the objects that are found with the right kind.
+
+        neighbours: largest light of the neighbours under an object, in units of its error: a part
+        of what models of other objects lack is light of this one, and no error tells of it.
+        """
         rows = self.select(snr=0.0, kind=kind, **more) & self.truth["matched"]
         rows &= (self.truth[f"snr_{band}"] > snr) & (self.truth[f"snr_{band}"] <= upper)
+        rows &= self.truth["crowding"] * self.truth[f"snr_{band}"] < neighbours
         point = np.isin(self.found["type"], _POINT)
         rows &= point == (kind == "star")
         found, truth = self.found[rows], self.truth[rows]
@@ -184,12 +189,14 @@ def report(grades: Grades, bands=("g", "r", "z")) -> str:
     for kind in ("star", "galaxy"):
         for band, low, high in itertools.product(bands, (8, 20, 50), (20, 50, np.inf)):
             pulls = grades.pulls(band, kind, snr=low, upper=high)
+            more = grades.pulls(band, kind, snr=low, upper=high, neighbours=np.inf)
             # Each range, and all together.
             if pulls.size > 3 and ((low, high) in _RANGES):
                 lines.append(
                     f"pulls {kind} {band} S/N {low}-{high}: width {robust_width(pulls):.3f} median "
                     f"{np.median(pulls):+.3f} rms(<5) {pulls[abs(pulls) < 5].std():.3f} "
-                    f"beyond 5: {np.mean(abs(pulls) > 5):.3f} ({pulls.size})"
+                    f"beyond 5: {np.mean(abs(pulls) > 5):.3f} ({pulls.size}); with neighbours: "
+                    f"width {robust_width(more):.3f} ({more.size})"
                 )
         right, n = grades.classified(kind=kind)
         lines.append(f"classification {kind}: {right:.3f} ({n})")

@@ -103,6 +103,7 @@ def test_bricks_are_complete_at_signal_to_noise_8(grades):
 @pytest.mark.slow
 @pytest.mark.parametrize("band", ["g", "r", "z"])
 def test_flux_errors_are_honest(grades, band):
+    """Of objects under which their neighbours put less light than twice the error."""
     stars, galaxies = (grades.pulls(band, kind) for kind in ("star", "galaxy"))
     assert stars.size > 100
     assert galaxies.size > 200
