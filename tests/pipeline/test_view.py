@@ -42,6 +42,11 @@ def test_images_become_pictures_and_tables_are_printed(cluster, tmp_path):
     assert result.exit_code == 0, (result.output, result.exception)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert f"written: {picture}" in result.output
+    # The first of many raw frames, in the words of the list.
+    words = str(ask(cluster, "raw").exception).splitlines()[1].split()
+    result = ask(cluster, *words, "--output", tmp_path / "raw.png")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert (tmp_path / "raw.png").stat().st_size > 1000
     result = ask(cluster, "crosstalk", f"detector={detector}", "--rows", 2)
     assert result.exit_code == 0, (result.output, result.exception)
     assert " rows, " in result.output
