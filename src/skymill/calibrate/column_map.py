@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from skymill.data.errors import ConfigError, DataError
 from skymill.data.units import njy_from_magnitude
 
-__all__ = ["BandColumns", "find_band_columns", "parse_band_columns", "read_band_fluxes"]
+__all__ = ["BandColumns", "choose_band_columns", "find_band_columns", "parse_band_columns",
+           "read_band_fluxes"]  # fmt: skip
 
 Float64Array = NDArray[np.float64]
 
 #: nJy in one unit of flux; magnitudes are AB.
 _UNITS = {"mag": np.nan, "njy": 1.0, "ujy": 1e3, "mjy": 1e6, "jy": 1e9, "nmgy": 3631.0}
+#: Bands that are looked for.
+_BANDS = ("u", "g", "r", "i", "z", "Y", "y")
 #: Beyond these a magnitude stands for: looked at and not detected; not looked at.
 _UNDETECTED, _UNOBSERVED = 90.0, -90.0
 #: Names under which a band's value and error may stand, best first; ``{k}`` is psf or cmodel.
@@ -131,6 +134,61 @@ def find_band_columns(
                         out[band] = found
                     break
     return out
+
+
+def choose_band_columns(
+    names: Sequence[str],
+    *,
+    bands: str = "",
+    entries: Sequence[str] = (),
+    kind: str = "cmodel",
+    minimum: int = 1,
+    option: str = "--band",
+) -> dict[str, BandColumns]:
+    """Columns of the bands that a person asks for, by the names given or common ones.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Columns of the catalogue.
+    bands : str
+        Bands with commas between, such as ``"g,r,i"``; empty for those of ``entries``, or all
+        that are found.
+    entries : sequence of str
+        Columns of single bands, as `parse_band_columns` takes them.
+    kind : str
+        ``cmodel`` or ``psf``, for catalogues of this package.
+    minimum : int
+        Bands that are needed.
+    option : str
+        How a person names the columns of a band, for the message.
+
+    Returns
+    -------
+    dict of str to BandColumns
+        By band, in the order asked for.
+
+    Raises
+    ------
+    DataError
+        If a band that was asked for is not found, or too few are.
+    """
+    wanted = [b.strip() for b in bands.split(",") if b.strip()]
+    given = parse_band_columns(entries)
+    rest = [b for b in (wanted or _BANDS) if b not in given]
+    columns = find_band_columns(names, rest, kind=kind) if wanted or not given else {}
+    columns.update(given)
+    columns = {b: columns[b] for b in (wanted or columns) if b in columns}
+    missing = [b for b in wanted if b not in columns]
+    if missing or len(columns) < minimum:
+        few = f"at least {minimum} band{'s' if minimum > 1 else ''}"
+        what = f"band {', '.join(missing)}" if missing else few
+        shown = ", ".join(names[:30]) + (" ..." if len(names) > 30 else "")
+        raise DataError(
+            f"the catalogue has no columns of a common name for {what}; it has {shown}; name them "
+            f"with {option} BAND=VALUE,ERROR"
+        )
+    return columns
 
 
 def _numbers(table: Table, name: str, band: str) -> Float64Array:

@@ -110,27 +110,11 @@ def _fluxes(
     table: Table, options: dict[str, Any]
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
     """Bands and their fluxes [nJy]; what is not there is said in one sentence."""
-    from skymill.calibrate.column_map import (
-        find_band_columns,
-        parse_band_columns,
-        read_band_fluxes,
-    )
-    from skymill.data.errors import DataError
+    from skymill.calibrate.column_map import choose_band_columns, read_band_fluxes
 
-    wanted = [b.strip() for b in options["bands"].split(",") if b.strip()]
-    given = parse_band_columns(options["columns"])
-    rest = [b for b in (wanted or ["u", "g", "r", "i", "z", "Y", "y"]) if b not in given]
-    columns = find_band_columns(table.colnames, rest) if wanted or not given else {}
-    columns.update(given)
-    columns = {b: columns[b] for b in (wanted or columns) if b in columns}
-    missing = [b for b in wanted if b not in columns]
-    if missing or len(columns) < 2:
-        what = f"band {', '.join(missing)}" if missing else "at least 2 bands"
-        shown = ", ".join(table.colnames[:30]) + (" ..." if len(table.colnames) > 30 else "")
-        raise DataError(
-            f"the catalogue has no columns of a common name for {what}; it has {shown}; name them "
-            "with --band BAND=VALUE,ERROR"
-        )
+    columns = choose_band_columns(
+        table.colnames, bands=options["bands"], entries=options["columns"], minimum=2
+    )
     flux, err = read_band_fluxes(table, columns)
     for band, names in columns.items():
         click.echo(f"{band}: {names.value}, {names.error} [{names.unit}]")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.parameters import make_folder
+
 if TYPE_CHECKING:
     import numpy as np
     from astropy.table import Table
@@ -86,17 +88,20 @@ if TYPE_CHECKING:
 )
 def zero_points(**options: Any) -> None:
     """Deredden CATALOGUE, find the zero points of its bands, and write it calibrated."""
+    from skymill.calibrate.column_map import choose_band_columns
     from skymill.calibrate.residual_map import map_residuals
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
     from skymill.qa.zero_point_figures import draw_zero_points
 
     table = read_catalogue(options["catalogue"])
-    columns = _columns(table, options["bands"], options["columns"], "--band")
+    columns = choose_band_columns(
+        table.colnames, bands=options["bands"], entries=options["columns"], kind="psf"
+    )
     ra, dec = _position(table, options)
     ebv = _ebv(table, ra, dec, options)
     stars = _stars(table, columns, ra, dec, ebv, options)
     fit = _fit(stars, tuple(columns), options)
-    folder = _folder(options["output"])
+    folder = make_folder(options["output"])
     calibrated = _calibrated(table, columns, ebv, fit, options)
     write_catalogue(calibrated, folder / "calibrated.parquet")
     write_catalogue(fit.table, folder / "zero_points.ecsv")
@@ -113,28 +118,6 @@ def zero_points(**options: Any) -> None:
         )
     _compare(stars, fit, tuple(columns), folder, options)
     click.echo(f"wrote {folder / 'calibrated.parquet'} and the zero points beside it")
-
-
-def _columns(
-    table: Table, bands: str, entries: tuple[str, ...], option: str
-) -> dict[str, BandColumns]:
-    from skymill.calibrate.column_map import find_band_columns, parse_band_columns
-    from skymill.data.errors import DataError
-
-    wanted = [b.strip() for b in bands.split(",") if b.strip()]
-    given = parse_band_columns(entries)
-    rest = [b for b in (wanted or ["u", "g", "r", "i", "z", "Y", "y"]) if b not in given]
-    columns = find_band_columns(table.colnames, rest, kind="psf") if wanted or not given else {}
-    columns.update(given)
-    columns = {b: columns[b] for b in (wanted or columns) if b in columns}
-    missing = [b for b in wanted if b not in columns]
-    if missing or not columns:
-        shown = ", ".join(table.colnames[:30]) + (" ..." if len(table.colnames) > 30 else "")
-        raise DataError(
-            f"the catalogue has no columns of a common name for band {', '.join(missing) or 'any'};"
-            f" it has {shown}; name them with {option} BAND=VALUE,ERROR"
-        )
-    return columns
 
 
 def _position(
@@ -220,11 +203,14 @@ def _stars(
 
 
 def _read_reference(path: Path, entries: tuple[str, ...]) -> Table:
+    from skymill.calibrate.column_map import choose_band_columns
     from skymill.calibrate.foreign_stars import make_reference
     from skymill.lensing.files import find_column, read_catalogue
 
     table = read_catalogue(path)
-    columns = _columns(table, "", entries, "--reference-band")
+    columns = choose_band_columns(
+        table.colnames, entries=entries, kind="psf", option="--reference-band"
+    )
     ra = find_column(table, ["ra", "ra_icrs", "raj2000"], meaning="right ascension", option="ra")
     dec = find_column(table, ["dec", "de_icrs", "dej2000"], meaning="declination", option="dec")
     return make_reference(table, columns, ra=ra, dec=dec)
@@ -332,13 +318,3 @@ def _compare(
                 f"{1e3 * row['offset_err']:.1f} mmag, scatter {1e3 * row['scatter']:.0f} mmag "
                 f"({row['n_star']} stars)"
             )
-
-
-def _folder(path: Path) -> Path:
-    from skymill.data.errors import DataError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise DataError(f"the folder {path} cannot be made: {err.strerror}") from err
-    return path
