@@ -365,6 +365,8 @@ def _for_page(key: str, values: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a section as its tables: what a figure shows already is left out."""
     if key == "counts":
         return {k: v for k, v in values.items() if k != "completeness_r"}
+    if key == "peak" and "true_ra" not in values:
+        return {k: v for k, v in values.items() if k != "offset_arcmin"}
     if key == "null_tests":
         return {"tests": values} if values else {}
     if key == "photoz":
