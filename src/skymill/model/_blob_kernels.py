@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
@@ -83,15 +81,14 @@ def flood(snr, mask, x, y, reach2, owner):
 def claim_neighbourhoods(mask, x, y, rank, radius, owner):
     """Give every pixel within a radius of a source to the nearest source.
 
-    x, y, rank (n,): pixels of the sources, the first in rank wins among equals. Distances are
-    rounded to whole pixels.
+    x, y, rank (n,): pixels of the sources, the first in rank wins among equals.
     """
     ny, nx = mask.shape
-    best = np.full((ny, nx), radius + 1, np.int64)
+    best = np.full((ny, nx), radius * radius + 1, np.int64)
     for i in rank:
         for qy in range(max(0, y[i] - radius), min(ny, y[i] + radius + 1)):
             for qx in range(max(0, x[i] - radius), min(nx, x[i] + radius + 1)):
-                far = int(math.sqrt((qx - x[i]) ** 2 + (qy - y[i]) ** 2) + 0.5)
+                far = (qx - x[i]) ** 2 + (qy - y[i]) ** 2
                 if mask[qy, qx] and far < best[qy, qx]:
                     best[qy, qx] = far
                     owner[qy, qx] = i

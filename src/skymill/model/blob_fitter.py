@@ -48,6 +48,8 @@ _PRECISION = 0.01
 _POINT_REACH, _OWN_RADIUS = 25, 5
 #: Part of the light that must fall on used pixels for a flux to be kept.
 _SEEN = 1e-6
+#: A star with less of its light on used pixels has wings only.
+_WINGS = 0.3
 
 
 def _drop_unseen(fit: SourceFit, stamps: Stamps) -> None:
@@ -439,11 +441,24 @@ class BlobFitter:
                 continue
             self._draw(source)
 
+    def _core_is_masked(self, source: BlobSource) -> bool:
+        """Whether most of the light of a star falls on pixels that are not used."""
+        stamps = self._stamps(source, self._width(source, source.kind, source.parameters), None)
+        if stamps.image.size == 0:
+            return False
+        fit = evaluate_source(
+            stamps, source.kind, source.parameters, self.n_band, derivatives=False
+        )
+        return float((fit.planes * (stamps.weight > 0)).sum(axis=(1, 2)).mean()) < _WINGS
+
     def _choose(self, source: BlobSource, number: int) -> SourceFit | None:
         """The best model of a source on its own pixels."""
         mask = self._own_pixels(source, number)
         if mask is None:
             return None
+        if source.is_reference and source.fixed_type and self._core_is_masked(source):
+            # Nothing but its wings is left, which a constant takes away: they are the light.
+            mask, source.fit_background = self.mask, False
         fits: dict[SourceType, tuple[SourceFit, Stamps]] = {}
         won: dict[SourceType, float] = {}
 

@@ -18,7 +18,7 @@ def test_neighbourhoods_belong_to_the_nearest_source():
     expected = owner.copy()
     claim_neighbourhoods(mask, x, y, rank, radius, owner)
     yy, xx = np.indices(shape)
-    far = np.floor(np.hypot(xx - x[:, None, None], yy - y[:, None, None]) + 0.5)[rank]
+    far = np.hypot(xx - x[:, None, None], yy - y[:, None, None])[rank]
     # argmin takes the first in rank of those at the same distance.
     near, first = far.min(axis=0), rank[far.argmin(axis=0)]
     claimed = mask & (near <= radius)

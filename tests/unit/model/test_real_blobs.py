@@ -17,7 +17,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from skymill.data.geometry import local_jacobian
-from skymill.model.blob import FitOptions, fit_blob
+from skymill.model.blob import fit_blob
 from skymill.model.forward import render
 from skymill.model.sources import Sources, SourceType
 from skymill.release.brick import blobs as blobs_module
@@ -95,8 +95,8 @@ class Case:
     def residual(self, band, **whose):
         return self.coadd("image", band, **whose) - self.coadd("model", band, **whose)
 
-    def chi2(self, sources, *, constant=False, near=None):
-        """Of each blob; or of the pixels about a place, with a constant in each exposure."""
+    def chi2(self, sources):
+        """Of each blob."""
         out = {}
         for image in self.images:
             yy, xx = np.indices(image.shape)
@@ -108,11 +108,6 @@ class Case:
             blobs = blobs.reshape(image.shape)
             weight = image.inverse_error.astype(np.float64) ** 2
             rest = image.image - render(sources, image, bands=BANDS)
-            if near is not None:
-                x, y = image.wcs.sky_to_pixel(ra=[near[0]], dec=[near[1]])
-                weight = weight * (np.hypot(xx - x[0], yy - y[0]) < 25) * (blobs >= 0)
-            if constant:
-                rest = rest - (weight * rest).sum() / weight.sum()
             for number in np.unique(blobs[blobs >= 0]):
                 own = blobs == number
                 out[int(number)] = out.get(int(number), 0.0) + (weight * rest**2)[own].sum()
@@ -221,19 +216,15 @@ def test_chi_squared_is_as_good_as_the_reference_s(case):
     for number in {b for b in case.blob_of if b >= 0}:
         here = [case.blob(*p) == number for p in zip(case.ours.ra, case.ours.dec, strict=True)]
         more = (ours[number] - theirs[number]) / max(sum(here), 1)
-        if case.name == "testcase6":
-            # A saturated star: both fit a constant, too, on the 25 pixels about it.
-            star = case.theirs.at([int(case.theirs.flux[:, 2].argmax())])
-            about = {"constant": True, "near": (star.ra[0], star.dec[0])}
-            more = case.chi2(case.ours, **about)[number] - case.chi2(case.theirs, **about)[number]
-        elif (case.ours.radius[here] > 5).any():
-            # The irregular galaxy: by the rules of the releases each source is fitted on pixels
-            # of its own. Fitted again on all pixels, it is better, too.
-            assert more < 12
-            job = next(blob for blob in case.jobs if blob.id == number)
-            options = FitOptions(bands=BANDS, reoptimize=True)
-            again = fit_blob(case.images, job, options).sources
-            others = case.ours.at(~np.array(here))
-            both = Sources.concatenate([again, others])
-            more = (case.chi2(both)[number] - theirs[number]) / len(again)
         assert more < 9.0, number
+
+
+def test_a_saturated_star_is_as_bright_as_gaia_says(case):
+    """98 % of the light of a star of 10.5 mag falls on masked pixels: its wings give the flux."""
+    if case.name != "testcase6":
+        pytest.skip("has no such star")
+    # Gaia's colours in DECam's bands; r and z fall short, as the model's wings end at 31 pixels.
+    gaia = np.array([58118.0, 61102.0, 55892.0])
+    ours, theirs = (s.flux[s.flux[:, 2].argmax()] for s in (case.ours, case.theirs))
+    assert (np.abs(ours - gaia) < np.abs(theirs - gaia)).all()
+    np.testing.assert_allclose(ours[:2], gaia[:2], rtol=0.08)
