@@ -232,6 +232,8 @@ def blob_jobs(
         Rows of ``start`` of these sources; for a part with those of its margin.
     """
     blobs = division.numbers
+    # Once: a view of an own array would keep it for each blob.
+    avoid = masks.bright | masks.medium | masks.galaxy
     by_blob = np.argsort(start.blob, kind="stable")
     numbers, first = np.unique(start.blob[by_blob], return_index=True)
     groups = np.split(by_blob, first[1:])
@@ -275,7 +277,7 @@ def blob_jobs(
                 is_large_galaxy=large[index],
                 fit_background=(bright | medium | galaxy | cluster)[index] & ~large[index],
                 # Residuals of bright stars and large galaxies are no sources.
-                avoid=(masks.bright | masks.medium | masks.galaxy)[box],
+                avoid=avoid[box],
             ),
             index,
         )
