@@ -60,6 +60,8 @@ def test_parts_are_fitted_with_a_margin_and_keep_their_own_sources() -> None:
     jobs = list(
         blob_jobs(own, division, start, empty_references(), ReferenceMasks(none, none, none))
     )
+    # All blobs see one mask: a copy for each would fill the memory on a whole brick.
+    assert len({id(blob.avoid.base) for blob, _ in jobs if blob.avoid is not None}) == 1
     kept: list[int] = []
     for blob, index in jobs:
         _, columns = np.nonzero(division.numbers == blob.id)
