@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_cuts import make_ccds
 
+from skymill.coadd.bricks import brick_from_name
 from skymill.data.errors import DataError, NoDataError
-from skymill.release.survey.bricks import brick_by_name
 from skymill.release.survey.cuts import CUT_BITS
 from skymill.release.survey.depth_cut import (
     PERCENTILES,
@@ -17,7 +17,7 @@ from skymill.release.survey.depth_cut import (
 from skymill.release.survey.rows import write_table
 from skymill.release.survey.survey_dir import SurveyDir
 
-BRICK = brick_by_name("1804p325")
+BRICK = brick_from_name("1804p325")
 
 
 def _survey(tmp_path, rows):
@@ -100,7 +100,7 @@ def test_the_answers_of_bricks_are_joined(tmp_path):
 def test_what_cannot_be_done_is_told(tmp_path):
     survey = _survey(tmp_path, [{"expnum": 1}])
     with pytest.raises(NoDataError, match="no CCD overlaps the brick 0001p000"):
-        depth_cut_brick(survey, brick_by_name("0001p000"))
+        depth_cut_brick(survey, brick_from_name("0001p000"))
     with pytest.raises(NoDataError, match="no tables"):
         collect_depth_cuts(survey.ccds(), [])
     write_table(tmp_path / "ccds-1804p325.fits", survey.ccds())
