@@ -18,6 +18,7 @@ def radial_histograms(
     cell_y0,
     galaxies,
     r_max,
+    lookup,
     n_bins,
     buffer,
     index,
@@ -26,13 +27,15 @@ def radial_histograms(
     """Sums of w g_t, w g_x, w^2 |g|^2 / 2 and w in radial bins for each point of one grid row.
 
     ``galaxies`` (6, n): east, north, w g1, w g2, w^2 |g|^2 / 2, w, sorted by cell (x fastest).
-    Bins are equal in sqrt(r): fine at the centre. ``out`` (n_points, 4, n_bins) is overwritten.
+    ``lookup`` (n_fine + 1,) int32 gives the bin of each of n_fine steps equal in sqrt(r), and
+    n_bins beyond. ``out`` (4, n_points, n_bins) is overwritten.
     ``buffer`` (2, n) float32 and ``index`` (n,) int32 are scratch.
     """
     n_points = row_east.size
     hist = np.zeros((n_bins + 1, 4), dtype=np.float32)
-    factor = np.float32(n_bins) / np.sqrt(np.float32(r_max))
-    limit = np.float32(n_bins)
+    n_fine = lookup.size - 1
+    factor = np.float32(n_fine) / np.sqrt(np.float32(r_max))
+    limit = np.float32(n_fine)
     r_max2 = np.float32(r_max * r_max)
     tiny = np.float32(1e-12)
     for p in range(n_points):
@@ -100,7 +103,7 @@ def radial_histograms(
                 noise = galaxies[4, start:stop]
                 weight = galaxies[5, start:stop]
                 for i in range(n):
-                    b = bins[i]
+                    b = lookup[bins[i]]
                     hist[b, 0] += tangential[i]
                     hist[b, 1] += cross[i]
                     hist[b, 2] += noise[i]
@@ -132,7 +135,7 @@ def turned_histograms(
     """Sums of w g_t and w g_x in radial bins, of many catalogues at the same places.
 
     ``shears`` (n, 2, n_turn) float32: w g1 and w g2 of each catalogue. ``out``
-    (n_points, n_bins, 2, n_turn) is overwritten: g_t, g_x. Bins as in `radial_histograms`.
+    (n_points, n_bins, 2, n_turn) is overwritten: g_t, g_x. Bins are equal in sqrt(r).
     """
     n_turn = shears.shape[2]
     factor = np.float32(n_bins) / np.sqrt(np.float32(r_max))

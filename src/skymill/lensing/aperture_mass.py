@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 Float32Array = NDArray[np.float32]
+# Steps in sqrt(r) to which the edges of the radial bins are rounded.
+_FINE = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +232,7 @@ def sort_into_cells(
 
 
 def filter_matrix(
-    filter_name: str, n_bins: int, apertures: NDArray[np.float64]
+    filter_name: str, edges: NDArray[np.float64], apertures: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """R^2 Q at the middle of each radial bin.
 
@@ -238,8 +240,8 @@ def filter_matrix(
     ----------
     filter_name : str
         Filter function.
-    n_bins : int
-        Bins, equally spaced in the square root of the radius up to the largest aperture.
+    edges : (n_bins + 1,) float64 [arcmin]
+        Edges of the bins.
     apertures : (n_aperture,) float64 [arcmin]
         Radii.
 
@@ -248,19 +250,29 @@ def filter_matrix(
     (n_bins, n_aperture) float64
         Values.
     """
-    n, r_max = n_bins, apertures.max()
-    edges = (np.arange(n + 1) / n) ** 2 * r_max
     # Galaxies fill a ring in proportion to r: its mean radius, not its middle.
     low, high = edges[:-1], edges[1:]
     middle = 2.0 / 3.0 * (high**3 - low**3) / (high**2 - low**2)
     return aperture_filter(filter_name, middle[:, None] / apertures[None, :])
 
 
-def _inside_matrix(n_bins: int, apertures: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inside_matrix(
+    edges: NDArray[np.float64], apertures: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The fraction of each radial bin's area within each aperture: (n_bins, n_aperture)."""
-    edges2 = ((np.arange(n_bins + 1) / n_bins) ** 2 * apertures.max()) ** 2
-    low, high = edges2[:-1, None], edges2[1:, None]
+    low, high = edges[:-1, None] ** 2, edges[1:, None] ** 2
     return np.clip((apertures[None, :] ** 2 - low) / (high - low), 0.0, 1.0)
+
+
+def _radial_bins(
+    n_bins: int, apertures: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Edges equally spaced in sqrt(r) and at every aperture, and the bin of each fine step."""
+    r_max = float(apertures.max())
+    wanted = np.concatenate([np.arange(n_bins + 1) / n_bins, np.sqrt(apertures / r_max)])
+    steps = np.unique(np.rint(wanted * _FINE).astype(np.int64))
+    lookup = np.searchsorted(steps, np.arange(_FINE + 1), side="right") - 1
+    return (steps / _FINE) ** 2 * r_max, lookup.astype(np.int32)
 
 
 def make_aperture_mass_map(
@@ -369,11 +381,13 @@ def sum_over_grid(
     (4, n_aperture, ny, nx) float32
         Sums of R^2 Q w g_t, R^2 Q w g_x, R^4 Q^2 w^2 |g|^2 / 2 and w.
     """
-    n, r_max = n_bins, float(apertures.max())
+    r_max = float(apertures.max())
+    edges, lookup = _radial_bins(n_bins, apertures)
+    n = len(edges) - 1
     size = max(r_max / 6.0, float(np.ptp(columns[0])) / 200.0, 1e-3)
     galaxies, start, ncx, ncy, x0, y0 = sort_into_cells(columns, size)
-    q = filter_matrix(filter_name, n, apertures)
-    matrices = [m.astype(np.float32) for m in (q, q, q * q, _inside_matrix(n, apertures))]
+    q = filter_matrix(filter_name, edges, apertures)
+    matrices = [m.astype(np.float32) for m in (q, q, q * q, _inside_matrix(edges, apertures))]
     n_grid, n_ap = len(offsets), len(apertures)
     out = np.empty((4, n_ap, n_grid, n_grid), dtype=np.float32)
     hist = np.empty((4, n_grid, n), dtype=np.float32)
@@ -383,7 +397,7 @@ def sum_over_grid(
     for j, row_north in enumerate(offsets):
         radial_histograms(
             row_north, row_east, start, ncx, ncy, size, x0, y0,
-            galaxies, r_max, n, buffer, index, hist,
+            galaxies, r_max, lookup, n, buffer, index, hist,
         )  # fmt: skip
         for k in range(4):
             out[k, :, j, :] = (hist[k] @ matrices[k]).T

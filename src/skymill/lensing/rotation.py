@@ -203,7 +203,8 @@ class _Grid:
         rows = np.arange(len(sample), dtype=np.float64)
         columns = np.stack([east, north, w * g1, w * g2, 0.5 * w * w * (g1**2 + g2**2), w])
         self.apertures, self.n_bins = mass_map.apertures, n_bins
-        self.matrix = filter_matrix(mass_map.filter, n_bins, mass_map.apertures)
+        edges = (np.arange(n_bins + 1) / n_bins) ** 2 * mass_map.apertures.max()
+        self.matrix = filter_matrix(mass_map.filter, edges, mass_map.apertures)
         cubes = sum_over_grid(
             columns.astype(np.float32), self.offsets, mass_map.apertures, mass_map.filter, n_bins
         )
