@@ -82,7 +82,7 @@ def draw_cluster(rng, mass):
 
 def fit_many(mass, clusters, seed):
     options = MassFitOptions(
-        n_bootstrap=150, log_mass_min=14.0, log_mass_max=15.7, n_mass=52,
+        n_bootstrap=600, log_mass_min=14.0, log_mass_max=15.7, n_mass=52,
         large_scale_structure=False,
     )  # fmt: skip
     sources = SourceOptions(radius_min_mpc=R_MIN, radius_max_mpc=R_MAX[mass], z_margin=0.0)
