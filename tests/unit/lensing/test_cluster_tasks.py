@@ -173,6 +173,7 @@ def run_chain(objects, reference):
     out["photoz"] = PhotoZTask().run(out["calibrated"]).outputCatalog
     config = CalibrateShearTask.ConfigClass()
     config.shear.method = "responsivity"
+    config.shear.bias_faint = 0.0  # these shapes have no blends
     task = CalibrateShearTask(config=config)
     out["shear"] = task.run(out["calibrated"], out["photoz"]).outputCatalog
     config = MassMapTask.ConfigClass()
@@ -235,7 +236,7 @@ def test_mass_within_its_errors(products):
     row = products["fit"].massFit[0]
     # One realisation with its shape noise; without it: the next test.
     assert abs(row["m200"] - MASS) < 3 * row["m200_err"]
-    assert row["m200_err"] < 0.32 * MASS
+    assert row["m200_err"] < 0.30 * MASS
     assert row["p_profile"] > 0.001
     assert row["p_cross"] > 0.001
     assert row["flags"] == 0
