@@ -22,9 +22,9 @@ from skymill.lensing.aperture_mass import ApertureMassOptions
 from skymill.lensing.convergence import ConvergenceOptions
 from skymill.lensing.cosmology import CosmologyOptions
 from skymill.lensing.halo_fit import HaloFitOptions
+from skymill.lensing.halo_profiles import HaloOptions
 from skymill.lensing.mass_fit import MassFitOptions
 from skymill.lensing.peaks import PeakOptions
-from skymill.lensing.profiles import HaloOptions
 from skymill.lensing.rotation import RotationOptions
 from skymill.lensing.sources import SourceOptions
 
@@ -233,8 +233,11 @@ def fit_command(**options: Any) -> None:
     picture = draw_mass_fit(fit, title=_title(options))
     write_bytes(picture, options["png_path"] or folder / "mass_fit.png")
     row = fit.table[0]
+    weighed = options["large_scale_structure"]
+    counted, within = ("all", ", contained") if weighed else ("shapes", "")
     click.echo(
-        f"M200 = {row['m200']:.3e} +- {row['m200_err']:.1e} Msun, S/N {row['snr']:.1f}, "
+        f"M200 = ({row['m200'] / 1e14:.2f} +- {row['m200_err'] / 1e14:.2f} {counted} +- "
+        f"{row['m200_lss_err'] / 1e14:.2f} line of sight{within})e14 Msun, S/N {row['snr']:.1f}, "
         f"{row['n_galaxies']} galaxies, profile chi2 {row['chi2_profile']:.1f}/{row['dof_profile']}"
         f" (p = {row['p_profile']:.2f}), cross p = {row['p_cross']:.2f}"
     )

@@ -25,10 +25,15 @@ from skymill.lensing.cosmology import (
     Cosmology,
     CosmologyOptions,
 )
+from skymill.lensing.halo_profiles import LN_X_MIN, HaloOptions, make_halo_tables
 from skymill.lensing.large_scale_structure import convergence_power, shear_covariance
+from skymill.lensing.measured_profile import (
+    judge_profile,
+    make_shear_profile,
+    ring_edges,
+    ring_index,
+)
 from skymill.lensing.nfw import NfwHalo
-from skymill.lensing.profile import judge_profile, make_shear_profile, ring_edges, ring_index
-from skymill.lensing.profiles import LN_X_MIN, HaloOptions, make_halo_tables
 from skymill.lensing.sources import LensedSources, SourceOptions, select_sources
 
 __all__ = ["MassFit", "MassFitOptions", "fit_nfw_mass", "structure_covariance"]
@@ -48,7 +53,9 @@ class MassFitOptions:
     n_bootstrap: int = option(2000, "Bootstrap samples")
     n_radial_bins: int = option(10, "Radial bins of the profile, equally spaced in the logarithm")
     large_scale_structure: bool = option(
-        True, "Weigh and add the noise by matter along the line of sight"
+        False,
+        "Weigh by the noise of matter along the line of sight and add it to the error; it is "
+        "always told beside it",
     )
     intrinsic_scatter: float = option(
         0.0,
@@ -333,15 +340,12 @@ def _shape_scatter(problem: _Problem, model: Float64Array) -> tuple[float, float
 
 
 def _covariance(
-    problem: _Problem, model: Float64Array, options: MassFitOptions
+    problem: _Problem, model: Float64Array, options: MassFitOptions, structure: Float64Array
 ) -> Float64Array | None:
     """Covariance of the rings beyond the shapes: line of sight, scatter of clusters."""
     if not options.large_scale_structure and options.intrinsic_scatter == 0:
         return None
-    n_ring = len(problem.edges) - 1
-    out = np.zeros((n_ring, n_ring))
-    if options.large_scale_structure:
-        out += structure_covariance(problem.sources, problem.edges, cosmology=problem.cosmology)
+    out = structure.copy() if options.large_scale_structure else np.zeros_like(structure)
     if options.intrinsic_scatter > 0:
         weight = problem.sources.weight
         mean = problem.ring_sums(weight * model) / np.maximum(problem.ring_sums(weight), 1e-30)
@@ -409,14 +413,15 @@ def fit_nfw_mass(
     first = _Likelihood(problem, 1.0, None).chi2(model)
     start = model[int(first.argmin())]
     sigma2, noise2 = _shape_scatter(problem, start)
-    covariance = _covariance(problem, start, options)
+    structure = structure_covariance(problem.sources, problem.edges, cosmology=universe)
+    covariance = _covariance(problem, start, options, structure)
     likelihood = _Likelihood(problem, sigma2, covariance)
     chi2 = likelihood.chi2(model) if covariance is not None else first / sigma2
     best, at_end = _best_mass(likelihood, log_mass, chi2)
     realizations, ends = _bootstrap(
         likelihood, model, log_mass, n_bootstrap=options.n_bootstrap, rng=rng
     )
-    row = _mass_row(likelihood, log_mass, chi2, best, realizations)
+    row = _mass_row(likelihood, log_mass, chi2, best, realizations, structure)
     best_model = problem.model(np.array([best]))[0]
     profile = make_shear_profile(
         problem.sources, best_model, noise2=noise2, edges=problem.edges, structure=covariance,
@@ -449,6 +454,7 @@ def _mass_row(
     chi2: Float64Array,
     best: float,
     realizations: Float64Array,
+    structure: Float64Array,
 ) -> dict[str, float | int]:
     """The mass, its errors and what it was measured from."""
     problem = likelihood.problem
@@ -460,13 +466,16 @@ def _mass_row(
     lower, median, upper = np.percentile(realizations, [15.865, 50.0, 84.135])
     like_low, like_high = _likelihood_interval(log_mass, chi2, best)
     fisher = likelihood.information(problem, best) ** -0.5
-    shapes = _Likelihood(problem, likelihood.sigma2, None).information(problem, best) ** -0.5
+    shapes, both = (
+        _Likelihood(problem, likelihood.sigma2, covariance).information(problem, best) ** -0.5
+        for covariance in (None, structure)
+    )
     return {
         "z_lens": problem.z_lens, "m200": mass, "m200_err": 0.5 * (upper - lower),
         "m200_lower": lower, "m200_upper": upper, "m200_median": median,
         "m200_like_lower": like_low, "m200_like_upper": like_high,
         "m200_fisher_err": mass * fisher,
-        "m200_lss_err": mass * np.sqrt(max(fisher**2 - shapes**2, 0.0)),
+        "m200_lss_err": mass * np.sqrt(max(both**2 - shapes**2, 0.0)),
         "c200": halo.c200, "r200": halo.r200,
         "n_galaxies": len(src.east), "n_without_z": src.n_without_z,
         "dilution": src.dilution.amplitude, "dilution_err": src.dilution.error,

@@ -341,7 +341,8 @@ def draw_mass_fit(fit: MassFit, *, title: str = "", truth: float | None = None) 
     right.legend(fontsize=8)
     figure.suptitle(
         f"{title + ': ' if title else ''}M200 = ({row['m200'] / unit:.2f} +- "
-        f"{row['m200_err'] / unit:.2f}) 1e14 Msun, z = {row['z_lens']:.3f}, "
+        f"{row['m200_err'] / unit:.2f}) 1e14 Msun (line of sight "
+        f"{row['m200_lss_err'] / unit:.2f}), z = {row['z_lens']:.3f}, "
         f"{row['n_galaxies']} galaxies",
         fontsize=10,
     )

@@ -15,9 +15,9 @@ from skymill.data.errors import ConfigError
 from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.cosmology import CosmologyOptions
 from skymill.lensing.halo_fit import HaloFitOptions, LensPosition, fit_halos
+from skymill.lensing.halo_profiles import HaloOptions
 from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
 from skymill.lensing.peaks import best_peak, distinct_peaks
-from skymill.lensing.profiles import HaloOptions
 from skymill.lensing.sources import SourceOptions
 from skymill.photoz.storage import match_pz
 from skymill.qa.mass_figures import draw_halo_fit, draw_mass_fit

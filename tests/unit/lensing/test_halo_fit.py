@@ -8,9 +8,9 @@ from skymill.data.errors import ConfigError, NoDataError
 from skymill.data.tables import load_schema
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
 from skymill.lensing.halo_fit import HaloFitOptions, LensPosition, fit_halos
+from skymill.lensing.halo_profiles import HaloOptions
 from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
 from skymill.lensing.nfw import concentration
-from skymill.lensing.profiles import HaloOptions
 from skymill.lensing.sources import SourceOptions
 from skymill.qa.mass_figures import draw_halo_fit
 

@@ -3,8 +3,7 @@ import pytest
 from scipy.integrate import quad
 
 from skymill.data.errors import ConfigError
-from skymill.lensing.nfw import NfwHalo, convergence_shape, mean_convergence_shape
-from skymill.lensing.profiles import (
+from skymill.lensing.halo_profiles import (
     LN_X_MAX,
     LN_X_MIN,
     N_X,
@@ -13,6 +12,7 @@ from skymill.lensing.profiles import (
     miscentred_shapes,
     truncated_shapes,
 )
+from skymill.lensing.nfw import NfwHalo, convergence_shape, mean_convergence_shape
 
 LN_X = np.linspace(LN_X_MIN, LN_X_MAX, N_X)
 TAU = 7.0
