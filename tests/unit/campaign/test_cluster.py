@@ -196,7 +196,7 @@ def test_metadetection_is_asked_for_in_the_settings(tmp_path):
     assert runs[1].config == (
         "metaMeasure:shear=1p", "metaMeasure:connections.coaddName=deep_1p_",
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="shear.bands z not among bands"):
+    with pytest.raises(ConfigError, match=r"shear\.bands z not among bands"):
         load(tmp_path, GOOD + "shear: {bands: [z]}\n")
 
 
