@@ -120,7 +120,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {
         "ccds": (28, 35),
         "visits": (1, 3, 1),
-        "exposure_times": (1000.0, 2200.0, 1200.0),
+        "exposure_times": (900.0, 1700.0, 1100.0),
         "zeros": 3,
         "flats": 2,
     },
