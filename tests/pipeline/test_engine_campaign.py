@@ -86,7 +86,7 @@ def write(root, *, config="{}", tolerate=0.1, limit="2.5"):
 def run_steps(cluster, **kwargs):
     lines = []
     campaign = Campaign(cluster, say=lines.append, show_progress=False)
-    units = campaign.run(TOY_STEPS, **kwargs)
+    units = campaign.run([s for s in TOY_STEPS if not s.on_request], **kwargs)
     return {f"{u.step} {u.band}".strip(): u.state for u in units}, lines
 
 
@@ -100,7 +100,6 @@ def test_steps_run_once_and_again_only_after_a_change(tmp_path):
         "ones g": "done",
         "ones r": "done",
         "twos": "done",
-        "never": "absent",
     }
     assert states == done
     assert (tmp_path / "configs" / "bps_config.yaml").exists()

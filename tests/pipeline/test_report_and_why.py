@@ -21,6 +21,8 @@ pytestmark = pytest.mark.xdist_group("tiny")
 def ask(*words):
     done = CliRunner().invoke(main, [str(word) for word in words])
     assert "Traceback" not in done.output
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
     return done.exit_code, done.output
 
 
