@@ -71,9 +71,10 @@ config: {{toyFirst: {config}, other: {{x: 1}}}}
 def toy_steps(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     import skymill.campaign.campaign as campaign_module
-    from skymill.campaign import failures
+    from skymill.campaign import failures, whereabouts
 
-    for module in (steps_module, state, campaign_module, failures):
+    # Also what a command imports only when it runs: it would keep the toy steps for later tests.
+    for module in (steps_module, state, campaign_module, failures, whereabouts):
         monkeypatch.setattr(module, "STEPS", TOY_STEPS)
 
 
