@@ -1,11 +1,14 @@
-"""Filter curves of cameras and surveys, from speclite."""
+"""Filter curves of cameras and surveys, from speclite and a table of our own."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.data.errors import ConfigError, DataError
@@ -14,7 +17,8 @@ __all__ = ["FILTER_SETS", "FilterCurve", "load_filters"]
 
 Float64Array = NDArray[np.float64]
 
-#: Filter curves of speclite by the name of the camera and band.
+#: Filter curves by the name of the camera or survey and the band: those of speclite, and
+#: SkyMapper's, which it lacks, of the table beside this file.
 FILTER_SETS = {
     "decam": {b: f"decam2014-{b}" for b in "ugrizY"},
     "sdss": {b: f"sdss2010-{b}" for b in "ugriz"},
@@ -25,6 +29,7 @@ FILTER_SETS = {
     "megacam": {b: f"cfht_megacam-{b}" for b in "ugriz"},
     "lsst": {b: f"lsst2023-{b}" for b in "ugrizy"},
     "hsc": {b: f"hsc2017-{b}" for b in "grizy"},
+    "sm_dr4": {b: f"skymapper-{b}" for b in "uvgriz"},
 }
 
 
@@ -55,20 +60,49 @@ class FilterCurve:
             )
 
 
+@functools.cache
+def _own_curves() -> dict[str, tuple[Float64Array, Float64Array]]:
+    path = resources.files("skymill.calibrate") / "tables" / "skymapper_filters.csv"
+    with resources.as_file(path) as file:
+        table = Table.read(file, format="ascii.csv")
+    return {
+        f"skymapper-{band}": (
+            np.asarray(table["wavelength"][table["band"] == band], np.float64),
+            np.asarray(table["throughput"][table["band"] == band], np.float64),
+        )
+        for band in "uvgriz"
+    }
+
+
+def _load_curve(name: str, band: str) -> FilterCurve:
+    from speclite.filters import load_filter
+
+    if name in _own_curves():
+        return FilterCurve(band, *_own_curves()[name])
+    try:
+        curve = load_filter(name)
+    except (ValueError, OSError) as err:
+        raise ConfigError(
+            f"speclite has no filter curve {name!r} for band {band!r}: {err}"
+        ) from err
+    return FilterCurve(band, np.asarray(curve.wavelength), np.asarray(curve.response))
+
+
 def load_filters(
     camera: str, bands: Sequence[str], *, other: Mapping[str, str] | None = None
 ) -> tuple[FilterCurve, ...]:
-    """Filter curves of a camera, from speclite.
+    """Filter curves of a camera or survey.
 
     Parameters
     ----------
     camera : str
         ``decam``, ``sdss``, ``bok``, ``mosaic3``, ``legacy_north`` (g and r of BASS, z of MzLS),
-        ``ps1``, ``megacam``, ``lsst`` or ``hsc``.
+        ``ps1``, ``megacam``, ``lsst``, ``hsc`` or ``sm_dr4`` (SkyMapper).
     bands : sequence of str
         Names of the bands.
     other : mapping of str to str, optional
-        Curves of speclite that take the place of the camera's, by band.
+        Curves that take the place of the camera's, by band: of speclite, as ``BASS-g``, or of
+        SkyMapper, as ``skymapper-g``.
 
     Returns
     -------
@@ -80,20 +114,9 @@ def load_filters(
     ConfigError
         If the camera, one of its bands or a curve is unknown.
     """
-    from speclite.filters import load_filter
-
     if camera not in FILTER_SETS:
         raise ConfigError(f"camera must be one of {', '.join(FILTER_SETS)}; got {camera!r}")
     known = {**FILTER_SETS[camera], **(other or {})}
-    out = []
-    for band in bands:
-        if band not in known:
-            raise ConfigError(f"{camera} has no band {band!r}; it has {', '.join(known)}")
-        try:
-            curve = load_filter(known[band])
-        except (ValueError, OSError) as err:
-            raise ConfigError(
-                f"speclite has no filter curve {known[band]!r} for band {band!r}: {err}"
-            ) from err
-        out.append(FilterCurve(band, np.asarray(curve.wavelength), np.asarray(curve.response)))
-    return tuple(out)
+    if missing := [band for band in bands if band not in known]:
+        raise ConfigError(f"{camera} has no band {missing[0]!r}; it has {', '.join(known)}")
+    return tuple(_load_curve(known[band], band) for band in bands)

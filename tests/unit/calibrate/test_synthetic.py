@@ -54,7 +54,24 @@ def test_terms_without_a_published_one():
     assert (u.primary, u.secondary) == ("u", "g")
     # DECam's u is redder than that of SDSS, and stars are red.
     assert (u.term.magnitude_offset(np.array([1.0, 1.2, 1.4])) < -0.2).all()
-    with pytest.raises(ConfigError, match="no filter curves of 'sm_dr4'"):
-        compute_colour_term("sm_dr4", "g")
+    with pytest.raises(ConfigError, match="no filter curves of 'gaia'"):
+        compute_colour_term("gaia", "g")
     with pytest.raises(ConfigError, match="ps1 has no band 'u'"):
         compute_colour_term("ps1", "u")
+
+
+def test_curves_and_terms_of_skymapper():
+    curves = load_filters("sm_dr4", "uvgriz")
+    mean = [np.trapezoid(c.wavelength * c.throughput, c.wavelength)
+            / np.trapezoid(c.throughput, c.wavelength) for c in curves]  # fmt: skip
+    # Central wavelengths of Wolf et al. 2018, PASA 35, e010 [nm].
+    assert np.allclose(mean, [3490, 3840, 5100, 6170, 7790, 9160], atol=15)
+    # At a colour of 0.5 mag: its g and r are redder than DECam's, its i and z the same to 2 %.
+    at = np.array([0.5])
+    step = [float(compute_colour_term("sm_dr4", b).term.magnitude_offset(at)[0]) for b in "griz"]
+    assert 0.15 < step[0] < 0.21
+    assert -0.14 < step[1] < -0.10
+    assert np.abs(step[2:]).max() < 0.02
+    # One curve may also take the place of a camera's.
+    (g,) = load_filters("decam", "g", other={"g": "skymapper-g"})
+    assert np.array_equal(g.wavelength, curves[2].wavelength)
