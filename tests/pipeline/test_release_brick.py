@@ -350,6 +350,21 @@ def test_a_brick_without_any_reference_star_works(shared_data: Path, tmp_path: P
     assert (np.asarray(found["ref_id"]) == 0).all()
 
 
+def test_only_the_covered_part_of_a_brick(shared_data: Path, tmp_path: Path) -> None:
+    """Of 3600 pixels those with CCDs; a Gaia star beside the exposures is no obstacle."""
+    report = run_brick(options_of(shared_data, "mzlsbass2", tmp_path, zoom=None, covered=True))
+    with fits.open(release_path(tmp_path, "nexp", brick="1773p595", band="z")) as hdus:
+        seen = np.asarray(hdus[1].data) > 0
+    # The cut-outs span 204 x 208 pixels of 0.26 arcsec; 6 arcsec around are 23 pixels.
+    assert all(200 < n < 300 for n in seen.shape)
+    assert 0.4 < seen.mean() < 0.9
+    catalogue = read(release_path(tmp_path, "tractor", brick="1773p595"))
+    beside = ~np.any([np.asarray(catalogue[f"flux_ivar_{b}"]) > 0 for b in BANDS], axis=0)
+    assert 0 < beside.sum() < 4
+    assert (np.char.strip(np.asarray(catalogue["ref_cat"], str)[beside]) == "G2").all()
+    assert report.n_sources >= 12
+
+
 def test_tycho_stars_without_gaia(shared_data: Path, tmp_path: Path) -> None:
     report = run_brick(options_of(shared_data, "testcase6", tmp_path, gaia=False))
     found = read(release_path(tmp_path, "tractor", brick=report.brick))

@@ -15,13 +15,14 @@ from astropy.table import Table
 _SCRIPT = Path(__file__).parents[2] / "examples" / "release" / "commands.sh"
 
 
-def run(folder):
+def run(folder, **words):
     scripts = str(Path(sys.executable).parent)
     environment = {
         **os.environ, "PATH": scripts + os.pathsep + os.environ["PATH"], "PYTHON": sys.executable,
     }  # fmt: skip
-    for name in ("LEGACY_SURVEY_DIR", "SKYMILL_QUEUE_DB", "ZOOMS", "REGION"):
+    for name in ("LEGACY_SURVEY_DIR", "SKYMILL_QUEUE_DB", "ZOOMS", "REGION", "BRICK", "EXTERNAL"):
         environment.pop(name, None)
+    environment.update(words)
     return subprocess.run(
         ["bash", str(_SCRIPT), str(folder)], env=environment, capture_output=True, text=True
     )
@@ -60,3 +61,34 @@ def test_the_example_runs_to_its_end_and_again(tmp_path):
     # A second call makes nothing twice and ends well.
     again = run(tmp_path)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "brick", "objects"),
+    [
+        ("testcase3", "2447p120", 2),
+        ("testcase6", "1102p240", 2),
+        ("testcase9", "0091p035", 4),
+        ("mzlsbass2", "1773p595", 11),
+        ("decals_grz", "0285m165", 10),
+    ],
+)
+def test_the_example_runs_on_real_cut_outs_that_it_only_reads(
+    case, brick, objects, shared_data, tmp_path
+):
+    """The counts are those of the reference's catalogues with a flux, less blends."""
+    survey = shared_data / "cutouts" / case
+    before = {p: p.stat().st_mtime_ns for p in survey.rglob("*")}
+    done = run(
+        tmp_path, LEGACY_SURVEY_DIR=str(survey), BRICK="--covered --ebv 0.05", WORKERS="1"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "1 of 1 bricks without fault" in done.stdout + done.stderr
+    assert {p: p.stat().st_mtime_ns for p in survey.rglob("*")} == before
+    with fits.open(tmp_path / f"published/tractor/{brick[:3]}/tractor-{brick}.fits") as hdus:
+        assert (hdus[1].data["flux_r"] > 0).sum() >= objects
+    # All that was calibrated is in the release's table of CCDs.
+    given = [len(fits.getdata(p, 1)) for p in survey.glob("survey-ccds*")]
+    found = fits.getdata(tmp_path / "published" / "survey-ccds-example.kd.fits", 1)
+    assert len(found) == sum(given)

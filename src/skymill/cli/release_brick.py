@@ -27,6 +27,7 @@ STOPPED = 75
 @click.option("--height", type=int, default=3600, show_default=True, help="Pixels.")
 @click.option("--zoom", type=int, nargs=4, default=None, metavar="X0 X1 Y0 Y1",
               help="Only these pixels.")  # fmt: skip
+@click.option("--covered", is_flag=True, help="Only the part that images cover.")
 @click.option("--pixscale", "pixel_scale", type=float, default=0.262, show_default=True,
               help="Width of a pixel [arcsec].")  # fmt: skip
 @click.option("--bands", default="g,r,z", show_default=True, help="Bands, with commas.")

@@ -297,9 +297,10 @@ def _box_grid(grid: BrickGrid, blob: Blob) -> BrickGrid:
 
 
 def _highest(maps: DetectionMaps, found: Detections) -> Float64Array:
-    """Largest signal-to-noise ratio of any band at the places of sources."""
+    """Largest signal-to-noise ratio (or 0) of any band at the places of sources."""
     flux, weight = (plane[:, found.y, found.x] for plane in (maps.flux, maps.weight))
-    return np.asarray((flux * np.sqrt(weight)).max(axis=0), np.float64)
+    # No band at all where a reference star lies beside the exposures.
+    return np.asarray((flux * np.sqrt(weight)).max(axis=0, initial=0.0), np.float64)
 
 
 def find_more(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,32 @@ class BrickGrid:
             return np.ones(np.shape(ra), bool)
         return is_primary(self, ra=ra, dec=dec)
 
+    def part(self, zoom: tuple[int, int, int, int]) -> BrickGrid:
+        """A cut-out.
+
+        Parameters
+        ----------
+        zoom : (x0, x1, y0, y1) [pixel]
+            Its pixels among those of this grid.
+
+        Returns
+        -------
+        BrickGrid
+            With the same name and primary area.
+
+        Raises
+        ------
+        ConfigError
+            If it is empty or reaches beyond this grid.
+        """
+        x0, x1, y0, y1 = zoom
+        if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
+            raise ConfigError(
+                f"zoom must be X0 X1 Y0 Y1 with 0 <= X0 < X1 <= {self.width} and 0 <= Y0 < Y1 <= "
+                f"{self.height}; got {' '.join(map(str, zoom))}"
+            )
+        return replace(self, wcs=self.wcs.shifted(dx=x0, dy=y0), width=x1 - x0, height=y1 - y0)
+
     def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether pixel positions lie on the cut-out."""
         with np.errstate(invalid="ignore"):
@@ -115,15 +141,6 @@ class BrickGrid:
         return float(ra[0]), float(dec[0])
 
 
-def _check_zoom(zoom: tuple[int, int, int, int], width: int, height: int) -> None:
-    x0, x1, y0, y1 = zoom
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise ConfigError(
-            f"zoom must be X0 X1 Y0 Y1 with 0 <= X0 < X1 <= {width} and 0 <= Y0 < Y1 <= {height}; "
-            f"got {' '.join(map(str, zoom))}"
-        )
-
-
 def _make(
     brick: Brick | None,
     name: str,
@@ -135,11 +152,7 @@ def _make(
     zoom: tuple[int, int, int, int] | None,
 ) -> BrickGrid:
     wcs = make_tan_wcs(ra=ra, dec=dec, scale=pixel_scale, x=(width - 1) / 2.0, y=(height - 1) / 2.0)
-    if zoom is not None:
-        _check_zoom(zoom, width, height)
-        wcs = wcs.shifted(dx=zoom[0], dy=zoom[2])
-        width, height = zoom[1] - zoom[0], zoom[3] - zoom[2]
-    return BrickGrid(
+    grid = BrickGrid(
         name=name,
         index=-1 if brick is None else brick.index,
         ra=ra,
@@ -153,6 +166,7 @@ def _make(
         height=height,
         pixel_scale=pixel_scale,
     )
+    return grid if zoom is None else grid.part(zoom)
 
 
 def named_grid(

@@ -24,9 +24,10 @@ from skymill.release.brick.bits import Quality
 from skymill.release.brick.filters import blurred
 from skymill.release.brick.grid import BrickGrid
 from skymill.release.brick.options import BrickOptions
+from skymill.release.survey.overlap import MARGIN, ccd_corners
 from skymill.release.survey.survey_dir import SurveyDir
 
-__all__ = ["ImageSet", "read_image", "read_images", "touching"]
+__all__ = ["ImageSet", "covered_part", "read_image", "read_images", "touching"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -90,6 +91,35 @@ def touching(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> Table
     names = np.array([str(v).strip() for v in near["ccdname"]])
     keys = (names, np.asarray(near["expnum"]), time, np.array([place[f] for f in filters]))
     return near[np.lexsort(keys)] if len(near) else near
+
+
+def covered_part(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> BrickGrid:
+    """The part of a brick that its CCDs cover.
+
+    Parameters
+    ----------
+    survey : SurveyDir
+        The survey.
+    grid : BrickGrid
+        The brick.
+    options : BrickOptions
+        For bands and times.
+
+    Returns
+    -------
+    BrickGrid
+        The smallest cut-out with all CCDs, as far as the table tells their places; the whole
+        grid if none touches it.
+    """
+    rows = touching(survey, grid, options)
+    if not len(rows):
+        return grid
+    ra, dec = ccd_corners(rows)
+    x, y = grid.wcs.sky_to_pixel(ra=ra.ravel(), dec=dec.ravel())
+    margin = MARGIN / grid.pixel_scale
+    low_x, high_x = (int(np.clip(v, 0, grid.width)) for v in (x.min() - margin, x.max() + margin))
+    low_y, high_y = (int(np.clip(v, 0, grid.height)) for v in (y.min() - margin, y.max() + margin))
+    return grid.part((low_x, high_x, low_y, high_y))
 
 
 def _brick_box(

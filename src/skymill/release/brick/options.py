@@ -30,6 +30,7 @@ class BrickOptions:
     zoom: tuple[int, int, int, int] | None = option(
         None, "Only this cut-out: x0, x1, y0, y1", unit="pixel"
     )
+    covered: bool = option(False, "Only the part that images cover")
     pixel_scale: float = option(0.262, "Width of a pixel", unit="arcsec")
     bands: tuple[str, ...] = option(("g", "r", "z"), "Bands to use")
     threads: int = option(1, "Blobs fitted at the same time")

@@ -48,7 +48,7 @@ from skymill.release.brick.files import (
 )
 from skymill.release.brick.grid import BrickGrid, custom_grid, named_grid
 from skymill.release.brick.halos import subtract_halos
-from skymill.release.brick.images import ImageSet, read_images, touching
+from skymill.release.brick.images import ImageSet, covered_part, read_images, touching
 from skymill.release.brick.mapping import PixelMap, map_pixels
 from skymill.release.brick.masks import mask_bits
 from skymill.release.brick.measures import model_images
@@ -222,7 +222,10 @@ def run_brick(options: BrickOptions) -> BrickReport:
     if options.skip and not options.force and brick_is_done(options, grid):
         report.state = "skipped"
         return report
-    state = _State(grid, options, SurveyDir(options.survey_dir), report)
+    survey = SurveyDir(options.survey_dir)
+    if options.covered:
+        grid = covered_part(survey, grid, options)
+    state = _State(grid, options, survey, report)
     steps = {
         "tims": _read, "refs": _refs, "outliers": _outliers, "srcs": _srcs,
         "fitblobs": _fitblobs, "coadds": _coadds, "writecat": _writecat,

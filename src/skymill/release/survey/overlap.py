@@ -8,14 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from skymill.data.geometry import FitsWcs
 
-__all__ = ["ccd_corners", "ccds_near", "polygons_overlap", "touching", "unit_vectors"]
+__all__ = ["MARGIN", "ccd_corners", "ccds_near", "polygons_overlap", "touching", "unit_vectors"]
 
 Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 #: The table of CCDs knows their places without the distortion of the camera, which is up to 5
 #: arcsec; no CCD may be lost for that [arcsec].
 MARGIN = 6.0
-BoolArray = NDArray[np.bool_]
 
 
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> Float64Array:
