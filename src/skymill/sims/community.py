@@ -18,9 +18,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table, vstack
 from numpy.typing import NDArray
-from pyarrow import parquet
 
-from skymill.data.errors import MissingInputError
 from skymill.data.files import atomic_path
 from skymill.data.tables import load_schema
 from skymill.sims import community_files
@@ -45,7 +43,7 @@ from skymill.sims.community_plan import (
 )
 from skymill.sims.community_sky import make_patch_sky
 from skymill.sims.detector import ccd_facts
-from skymill.sims.survey import write_bytes, write_parquet
+from skymill.sims.survey import read_truth_table, write_bytes, write_parquet
 
 __all__ = [
     "PATCH_PRESETS",
@@ -362,9 +360,4 @@ def read_patch_truth(folder: str | Path, name: str) -> Table:
     MissingInputError
         If the patch has no such table.
     """
-    path = Path(folder) / "truth" / f"{name}.parquet"
-    if not path.is_file():
-        raise MissingInputError(f"there is no table {name!r} of the truth at {path}")
-    arrow = parquet.read_table(path)
-    columns = {c: np.array(arrow[c].to_pylist()) for c in arrow.column_names}
-    return load_schema(f"truth_release_{name}").apply(Table(columns))
+    return read_truth_table(folder, name, schema=f"truth_release_{name}")

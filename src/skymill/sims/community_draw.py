@@ -17,15 +17,20 @@ from scipy.special import gamma, gammaincinv, j0
 
 from skymill.data.errors import DataError
 from skymill.sims import _draw_kernels as kernels
-from skymill.sims.draw import PsfField, psf_profile
+from skymill.sims.draw import (
+    Light,
+    PsfField,
+    add_sources,
+    psf_table,
+    shear_matrix,
+    stamp_widths,
+    to_pixels,
+)
 
-__all__ = ["SersicSources", "draw_psf_stamps", "draw_sersic", "profile_edge", "shear_matrix"]
+__all__ = ["SersicSources", "draw_psf_stamps", "draw_sersic", "profile_edge"]
 
 Float64Array = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
-
-_SIZES = np.array([24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024])
-_CHUNK_PIXELS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -78,36 +83,6 @@ def profile_edge(sersic: float) -> float:
     return float(np.interp(sersic, [1.0, 4.0], [4.0, 8.0]))
 
 
-def shear_matrix(g1: Float64Array, g2: Float64Array) -> Float64Array:
-    """Matrices of unit determinant that shear a circle.
-
-    Parameters
-    ----------
-    g1, g2 : (n,) float64
-        Reduced shear.
-
-    Returns
-    -------
-    (n, 2, 2) float64
-        The matrices.
-    """
-    norm = 1.0 / np.sqrt(1.0 - g1**2 - g2**2)
-    out = np.empty((g1.size, 2, 2))
-    out[:, 0, 0], out[:, 1, 1] = (1.0 + g1) * norm, (1.0 - g1) * norm
-    out[:, 0, 1] = out[:, 1, 0] = g2 * norm
-    return out
-
-
-@functools.lru_cache(maxsize=8)
-def _psf_table(profile: str, beta: float) -> tuple[Float64Array, float]:
-    """Transform of the PSF of unit FWHM on an even grid of k, and where it ends."""
-    model = psf_profile(profile, beta)
-    k = np.linspace(0.0, 40.0, 8001)
-    values = np.array([model.kValue(v, 0.0).real for v in k])
-    last = int(np.flatnonzero(np.abs(values) > 2e-5)[-1]) + 2
-    return np.ascontiguousarray(values[:last]), float(k[last - 1])
-
-
 def _brightness(radius: Float64Array, sersic: float) -> Float64Array:
     """Surface brightness at radii in half-light radii, with the soft edge, not normalised."""
     edge = profile_edge(sersic)
@@ -155,7 +130,7 @@ def _stamp_sizes(
     edge = half * np.interp(n, [1.0, 4.0], [4.0, 8.0])
     galaxy = np.maximum(radius, np.minimum(bright, edge) + 2.0 * core)
     wanted = 2.0 * np.maximum(np.where(sources.sersic > 0.0, galaxy, radius), 4.0 * core)
-    return _SIZES[np.clip(np.searchsorted(_SIZES, wanted), 0, _SIZES.size - 1)]
+    return stamp_widths(wanted)
 
 
 def _galaxy_maps(sources: SersicSources, inverse: Float64Array) -> Float64Array:
@@ -164,8 +139,7 @@ def _galaxy_maps(sources: SersicSources, inverse: Float64Array) -> Float64Array:
     # A shear of unit determinant has the major axis sqrt((1 + e)/(1 - e)).
     size = sources.radius * np.sqrt((1.0 - e) / (1.0 + e))
     size = np.where(sources.sersic > 0.0, size, 1e-3)
-    maps = shear_matrix(sources.g1, sources.g2) * size[:, None, None]
-    return np.ascontiguousarray((inverse @ maps).reshape(-1, 4))
+    return to_pixels(shear_matrix(sources.g1, sources.g2) * size[:, None, None], inverse)
 
 
 def draw_sersic(
@@ -194,36 +168,26 @@ def draw_sersic(
     sharpness = np.zeros(sources.x.size)
     if sources.x.size == 0:
         return sharpness
-    table, kmax = _psf_table(psf.profile, psf.beta)
     inverse = np.linalg.inv(sources.jacobian)
-    psf_map = shear_matrix(psf.g1, psf.g2) * psf.fwhm[:, None, None]
-    psf_map = np.ascontiguousarray((inverse @ psf_map).reshape(-1, 4))
-    maps = _galaxy_maps(sources, inverse)
     scale = float(np.sqrt(np.abs(np.linalg.det(sources.jacobian)).mean()))
-    sizes = _stamp_sizes(sources, psf, noise, scale)
-    ny, nx = image.shape
-    inside = (
-        (sources.x > -sizes / 2 - 1)
-        & (sources.x < nx + sizes / 2)
-        & (sources.y > -sizes / 2 - 1)
-        & (sources.y < ny + sizes / 2)
+    maps = _galaxy_maps(sources, inverse)
+    light = Light(
+        x=sources.x,
+        y=sources.y,
+        flux=sources.flux,
+        share=np.where(sources.sersic > 0.0, 1.0, -1.0),
+        disk_map=maps,
+        bulge_map=maps,
+        psf_map=to_pixels(shear_matrix(psf.g1, psf.g2) * psf.fwhm[:, None, None], inverse),
+        size=_stamp_sizes(sources, psf, noise, scale),
     )
-    kind = np.where(sources.sersic > 0.0, 1.0, -1.0)
+    inside = light.touches(image.shape)
+    table = psf_table(psf.profile, psf.beta)
     for index in np.unique(sources.sersic[inside]):
-        profile = _sersic_table(float(index)) if index > 0.0 else _sersic_table(1.0)
-        for size in np.unique(sizes[inside & (sources.sersic == index)]):
-            members = np.flatnonzero(inside & (sources.sersic == index) & (sizes == size))
-            chunk = max(1, _CHUNK_PIXELS // int(size) ** 2)
-            for start in range(0, members.size, chunk):
-                k = members[start : start + chunk]
-                spectrum = np.empty((k.size, size, size // 2 + 1), np.complex64)
-                kernels.transform_sources(
-                    int(size), sources.x[k], sources.y[k], sources.flux[k], kind[k], maps[k],
-                    maps[k], psf_map[k], table, kmax, profile, spectrum,
-                )  # fmt: skip
-                stamps = fft.irfft2(spectrum, s=(size, size), overwrite_x=True)
-                kernels.add_stamps(stamps, sources.x[k], sources.y[k], image)
-                sharpness[k] = np.einsum("kij,kij->k", stamps, stamps) / sources.flux[k] ** 2
+        profile = _sersic_table(float(index) if index > 0.0 else 1.0)
+        chosen = np.flatnonzero(inside & (sources.sersic == index))
+        for k, stamps in add_sources(image, light, chosen, table, profile):
+            sharpness[k] = np.einsum("kij,kij->k", stamps, stamps) / sources.flux[k] ** 2
     return sharpness
 
 
@@ -244,11 +208,11 @@ def draw_psf_stamps(psf: PsfField, jacobian: Float64Array, *, size: int = 63) ->
     (n, size, size) float64
         A star of unit flux in the centre of the central pixel.
     """
-    table, kmax = _psf_table(psf.profile, psf.beta)
+    table, kmax = psf_table(psf.profile, psf.beta)
     width = 256
     n = psf.fwhm.size
     maps = shear_matrix(psf.g1, psf.g2) * psf.fwhm[:, None, None]
-    maps = np.ascontiguousarray((np.linalg.inv(jacobian) @ maps).reshape(-1, 4))
+    maps = to_pixels(maps, np.linalg.inv(jacobian))
     spectrum = np.empty((n, width, width // 2 + 1), np.complex64)
     centre, ones = np.full(n, float(width // 2)), np.ones(n)
     none = np.zeros((n, 4))

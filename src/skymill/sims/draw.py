@@ -8,6 +8,7 @@ that is as large as the source is bright. Profiles and PSF come from galsim.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import galsim
@@ -18,12 +19,23 @@ from scipy import fft
 from skymill.data.errors import DataError
 from skymill.sims import _draw_kernels as kernels
 
-__all__ = ["PsfField", "Sources", "draw_sources", "psf_profile"]
+__all__ = [
+    "Light",
+    "PsfField",
+    "Sources",
+    "add_sources",
+    "draw_sources",
+    "psf_profile",
+    "psf_table",
+    "shear_matrix",
+    "stamp_widths",
+    "to_pixels",
+]
 
 Float64Array = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 
-_SIZES = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_SIZES = np.array([24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024])
 #: Half-light radius of an exponential disk in units of its scale length.
 DISK_HLR = 1.6783469900166605
 _CHUNK_PIXELS = 1 << 19
@@ -111,8 +123,21 @@ def psf_profile(profile: str, beta: float) -> galsim.GSObject:
 
 
 @functools.lru_cache(maxsize=8)
-def _psf_table(profile: str, beta: float) -> tuple[Float64Array, float]:
-    """Transform of the PSF of unit FWHM on an even grid of k, and where it ends."""
+def psf_table(profile: str, beta: float) -> tuple[Float64Array, float]:
+    """Transform of the PSF of unit FWHM on an even grid of k, and where it ends.
+
+    Parameters
+    ----------
+    profile, beta
+        As in `psf_profile`.
+
+    Returns
+    -------
+    values : (m,) float64
+        The transform.
+    kmax : float
+        Wave number of the last of them.
+    """
     model = psf_profile(profile, beta)
     k = np.linspace(0.0, 40.0, 8001)
     values = np.array([model.kValue(v, 0.0).real for v in k])
@@ -158,12 +183,129 @@ def _stamp_sizes(sources: Sources, psf: PsfField, noise: float, scale: float) ->
         extended, np.maximum(radius, np.maximum(disk_radius, bulge_radius) + 2 * psf_rd), radius
     )
     wanted = 2.0 * np.maximum(radius, 4.0 * psf_rd)
-    order = np.searchsorted(np.array(_SIZES), wanted)
-    return np.array(_SIZES)[np.clip(order, 0, len(_SIZES) - 1)]
+    return stamp_widths(wanted)
 
 
-def _to_pixels(maps: Float64Array, inverse: Float64Array) -> Float64Array:
+def stamp_widths(wanted: Float64Array) -> NDArray[np.int64]:
+    """Widths of stamps, products of small primes.
+
+    Parameters
+    ----------
+    wanted : (n,) float64 [pixel]
+        What must fit.
+
+    Returns
+    -------
+    (n,) int64 [pixel]
+        At least so wide, but 1024 at most.
+    """
+    return np.asarray(_SIZES[np.clip(np.searchsorted(_SIZES, wanted), 0, _SIZES.size - 1)])
+
+
+def to_pixels(maps: Float64Array, inverse: Float64Array) -> Float64Array:
+    """Matrices on the sky as they act on pixels.
+
+    Parameters
+    ----------
+    maps : (n, 2, 2) float64 [arcsec]
+        Matrices.
+    inverse : (n, 2, 2) float64 [pixel/arcsec]
+        Derivatives of (x, y) by (East, North).
+
+    Returns
+    -------
+    (n, 4) float64 [pixel]
+        For the kernels.
+    """
     return np.ascontiguousarray((inverse @ maps).reshape(-1, 4))
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sources in pixels, as the kernels take them.
+
+    Parameters
+    ----------
+    x, y, flux : (n,) float64
+        As in `Sources`.
+    share : (n,) float64
+        Share of the tabulated profile, the rest being a disk; -1 for a point source.
+    disk_map, bulge_map, psf_map : (n, 4) float64 [pixel]
+        See `to_pixels`.
+    size : (n,) int64 [pixel]
+        Widths of the stamps.
+    """
+
+    x: Float64Array
+    y: Float64Array
+    flux: Float64Array
+    share: Float64Array
+    disk_map: Float64Array
+    bulge_map: Float64Array
+    psf_map: Float64Array
+    size: NDArray[np.int64]
+
+    def touches(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Whether each stamp has a pixel on an image.
+
+        Parameters
+        ----------
+        shape : (ny, nx)
+            Shape of the image.
+
+        Returns
+        -------
+        (n,) bool
+            True where it may have.
+        """
+        ny, nx = shape
+        reach = self.size / 2
+        inside = (self.x > -reach - 1) & (self.x < nx + reach)
+        return np.asarray(inside & (self.y > -reach - 1) & (self.y < ny + reach))
+
+
+def add_sources(
+    image: Float32Array,
+    light: Light,
+    chosen: NDArray[np.int64],
+    psf: tuple[Float64Array, float],
+    profile: Float64Array,
+) -> Iterator[tuple[NDArray[np.int64], Float32Array]]:
+    """Add some of the sources to an image, stamp by stamp.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32 [electron]
+        Changed in place, while the result is iterated over.
+    light : Light
+        Sources.
+    chosen : (m,) int64
+        Which.
+    psf : tuple
+        From `psf_table`.
+    profile : (p,) float64
+        Transform of the tabulated profile on an even grid of k/(1 + k).
+
+    Yields
+    ------
+    index : (k,) int64
+        Sources that were added.
+    stamps : (k, size, size) float32 [electron]
+        Their light.
+    """
+    for size in np.unique(light.size[chosen]):
+        members = chosen[light.size[chosen] == size]
+        chunk = max(1, _CHUNK_PIXELS // int(size) ** 2)
+        for start in range(0, members.size, chunk):
+            k = members[start : start + chunk]
+            spectrum = np.empty((k.size, size, size // 2 + 1), np.complex64)
+            kernels.transform_sources(
+                int(size), light.x[k], light.y[k], light.flux[k], light.share[k],
+                light.disk_map[k], light.bulge_map[k], light.psf_map[k], *psf, profile, spectrum,
+            )  # fmt: skip
+            stamps = fft.irfft2(spectrum, s=(size, size), overwrite_x=True)
+            kernels.add_stamps(stamps, light.x[k], light.y[k], image)
+            yield k, stamps
 
 
 def draw_sources(
@@ -184,37 +326,36 @@ def draw_sources(
     """
     if sources.x.size == 0:
         return
-    table, kmax = _psf_table(psf.profile, psf.beta)
-    bulge_table = _bulge_table()
     inverse = np.linalg.inv(sources.jacobian)
-    psf_map = _to_pixels(_shear_matrix(psf.g1, psf.g2) * psf.fwhm[:, None, None], inverse)
-    disk_map = _to_pixels(sources.disk_map / DISK_HLR, inverse)
-    bulge_map = _to_pixels(sources.bulge_map, inverse)
     scale = float(np.sqrt(np.abs(np.linalg.det(sources.jacobian)).mean()))
-    sizes = _stamp_sizes(sources, psf, noise, scale)
-    ny, nx = image.shape
-    inside = (
-        (sources.x > -sizes / 2 - 1)
-        & (sources.x < nx + sizes / 2)
-        & (sources.y > -sizes / 2 - 1)
-        & (sources.y < ny + sizes / 2)
+    light = Light(
+        x=sources.x,
+        y=sources.y,
+        flux=sources.flux,
+        share=sources.bulge_fraction,
+        disk_map=to_pixels(sources.disk_map / DISK_HLR, inverse),
+        bulge_map=to_pixels(sources.bulge_map, inverse),
+        psf_map=to_pixels(shear_matrix(psf.g1, psf.g2) * psf.fwhm[:, None, None], inverse),
+        size=_stamp_sizes(sources, psf, noise, scale),
     )
-    for size in np.unique(sizes[inside]):
-        members = np.flatnonzero(inside & (sizes == size))
-        chunk = max(1, _CHUNK_PIXELS // int(size) ** 2)
-        for start in range(0, members.size, chunk):
-            k = members[start : start + chunk]
-            spectrum = np.empty((k.size, size, size // 2 + 1), np.complex64)
-            kernels.transform_sources(
-                int(size), sources.x[k], sources.y[k], sources.flux[k], sources.bulge_fraction[k],
-                disk_map[k], bulge_map[k], psf_map[k], table, kmax, bulge_table, spectrum,
-            )  # fmt: skip
-            stamps = fft.irfft2(spectrum, s=(size, size), overwrite_x=True)
-            kernels.add_stamps(stamps, sources.x[k], sources.y[k], image)
+    chosen = np.flatnonzero(light.touches(image.shape))
+    for _ in add_sources(image, light, chosen, psf_table(psf.profile, psf.beta), _bulge_table()):
+        pass
 
 
-def _shear_matrix(g1: Float64Array, g2: Float64Array) -> Float64Array:
-    """(n, 2, 2) matrices of unit determinant that shear a circle."""
+def shear_matrix(g1: Float64Array, g2: Float64Array) -> Float64Array:
+    """Matrices of unit determinant that shear a circle.
+
+    Parameters
+    ----------
+    g1, g2 : (n,) float64
+        Reduced shear.
+
+    Returns
+    -------
+    (n, 2, 2) float64
+        The matrices.
+    """
     norm = 1.0 / np.sqrt(1.0 - g1**2 - g2**2)
     out = np.empty((g1.size, 2, 2))
     out[:, 0, 0], out[:, 1, 1] = (1.0 + g1) * norm, (1.0 - g1) * norm

@@ -34,6 +34,7 @@ __all__ = [
     "SurveyOptions",
     "plan_pointings",
     "read_truth",
+    "read_truth_table",
     "simulate_survey",
     "survey_preset",
 ]
@@ -523,12 +524,37 @@ def read_truth(directory: str | Path, name: str) -> Table:
     MissingInputError
         If the survey has no such table.
     """
+    return read_truth_table(directory, name, schema=f"truth_{name}")
+
+
+def read_truth_table(directory: str | Path, name: str, *, schema: str) -> Table:
+    """Read one table of the truth of a simulation.
+
+    Parameters
+    ----------
+    directory : path
+        Folder of the simulation.
+    name : str
+        Name of the table.
+    schema : str
+        Name of its schema.
+
+    Returns
+    -------
+    astropy.table.Table
+        The table, by its schema.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no such table.
+    """
     path = Path(directory) / "truth" / f"{name}.parquet"
     if not path.is_file():
         raise MissingInputError(f"there is no table {name!r} of the truth at {path}")
     arrow = parquet.read_table(path)
     columns = {c: np.array(arrow[c].to_pylist()) for c in arrow.column_names}
-    return load_schema(f"truth_{name}").apply(Table(columns))
+    return load_schema(schema).apply(Table(columns))
 
 
 def write_bytes(content: bytes, path: Path) -> None:
