@@ -10,14 +10,18 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from skymill.calibrate.colour_terms import CatalogueTerm, ColourTerm
+from skymill.calibrate.colour_terms import CatalogueTerm, ColourTerm, find_colour_term
+from skymill.calibrate.extinction import survey_of
 from skymill.calibrate.filters import FILTER_SETS, FilterCurve, load_filters
 from skymill.data.errors import ConfigError
 
-__all__ = ["compute_colour_term", "load_stellar_spectra", "synthetic_magnitudes"]
+__all__ = ["DECAM_SYSTEM", "choose_colour_term", "compute_colour_term", "load_stellar_spectra",
+           "synthetic_magnitudes"]  # fmt: skip
 
 Float64Array = NDArray[np.float64]
 
+#: Surveys whose magnitudes are those of DECam.
+DECAM_SYSTEM = ("decam", "des", "legacy")
 #: Bands of a catalogue that may stand for a camera's band of the same name, and the neighbour
 #: that makes the colour.
 _NEIGHBOUR = {"u": "g", "g": "r", "r": "i", "i": "z", "z": "i", "Y": "z", "y": "z"}
@@ -154,3 +158,33 @@ def compute_colour_term(
     c0, c1, c2 = np.polynomial.polynomial.polyfit(colour[use], step[use], 2)
     term = ColourTerm(float(c0), float(c1), float(c2), low, high)
     return CatalogueTerm(primary, other, term)
+
+
+def choose_colour_term(catalogue: str, band: str, *, camera: str = "decam") -> CatalogueTerm | None:
+    """The published colour term of a band, else one computed from filter curves and stars.
+
+    Parameters
+    ----------
+    catalogue : str
+        Name of the reference catalogue, such as ``ps1_dr2`` or ``sm_dr4_g``.
+    band : str
+        Band of the camera.
+    camera : str
+        Camera, in any case.
+
+    Returns
+    -------
+    CatalogueTerm or None
+        None where the catalogue is in the camera's system or not known, and for u: at one u - g
+        the stars of the library differ by 0.1 mag.
+    """
+    camera = camera.lower()
+    term = find_colour_term(catalogue, band, camera=camera)
+    survey = survey_of(catalogue, camera=camera)
+    same = survey == camera or (camera == "decam" and survey in DECAM_SYSTEM)
+    if term is not None or same or band == "u":
+        return term
+    try:
+        return compute_colour_term(survey, band, camera=camera)
+    except ConfigError:
+        return None

@@ -21,7 +21,7 @@ from skymill.calibrate.stellar_locus import (
     fit_stellar_locus,
     library_locus,
 )
-from skymill.calibrate.synthetic import compute_colour_term
+from skymill.calibrate.synthetic import DECAM_SYSTEM, choose_colour_term
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
@@ -356,10 +356,6 @@ def fit_zero_points(
     return ZeroPointFit(table=table, stars=_star_table(rows, stars, table))
 
 
-#: Surveys whose magnitudes are those of DECam.
-_DECAM_SYSTEM = ("decam", "des", "legacy")
-
-
 def _other_u(
     survey: str, band: str, camera: str, term: CatalogueTerm | None, options: ZeroPointOptions
 ) -> bool:
@@ -370,7 +366,7 @@ def _other_u(
     if band != "u" or term is not None or "u" in parse_colour_terms(options.colour_terms):
         return False
     camera = camera.lower()
-    return bool(camera) and camera != survey and not (camera == "decam" and survey in _DECAM_SYSTEM)
+    return bool(camera) and camera != survey and not (camera == "decam" and survey in DECAM_SYSTEM)
 
 
 def _term(
@@ -379,12 +375,8 @@ def _term(
     """The known colour term, else one computed from filter curves where both systems have them."""
     if not camera or camera.lower() == survey:
         return None
-    term = find_colour_term(survey, band, camera=camera)
-    if term is None and options.compute_terms and band != "u" and survey not in _DECAM_SYSTEM:
-        try:
-            term = compute_colour_term(survey, band, camera=camera.lower())
-        except ConfigError:
-            return None
+    find = choose_colour_term if options.compute_terms else find_colour_term
+    term = find(survey, band, camera=camera)
     return term if term is not None and other == term.primary else None
 
 

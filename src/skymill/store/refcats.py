@@ -205,7 +205,8 @@ def ingest_refcat(
         The repository.
     name : str
         Dataset type, such as ``gaia`` or ``ps1``. Catalogues that the published pipeline holds one
-        band at a time (``sm_dr4``) become one dataset type for each band, ``sm_dr4_g``.
+        band at a time (``sm_dr4``) become one dataset type for each band, ``sm_dr4_g``, with all
+        bands in each, as colours need two.
     places : iterable of path
         Files or folders of files.
     catalogue : str, optional
@@ -268,8 +269,5 @@ def _split(name: str, table: Table, per_band: bool) -> list[tuple[str, Table]]:
     if not per_band:
         return [(name, table)]
     fluxes = [c for c in table.colnames if c.endswith("_flux")]
-    common = [c for c in table.colnames if not c.endswith(("_flux", "_flux_err"))]
-    return [
-        (f"{name}_{flux.removesuffix('_flux')}", table[[*common, flux, f"{flux}_err"]])
-        for flux in fluxes
-    ]
+    # Each holds all bands: a colour term needs two.
+    return [(f"{name}_{flux.removesuffix('_flux')}", table) for flux in fluxes]

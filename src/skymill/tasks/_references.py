@@ -8,8 +8,9 @@ from typing import Any
 from lsst.pex.config import Config, Field
 from lsst.pipe.base import connectionTypes as cT
 
-from skymill.calibrate.colour_terms import CatalogueTerm, find_colour_term
+from skymill.calibrate.colour_terms import CatalogueTerm
 from skymill.calibrate.reference import ReferenceOptions
+from skymill.calibrate.synthetic import choose_colour_term
 from skymill.tasks._options import options_field, to_options
 
 __all__ = ["ReferencesConfig", "reference_catalogue"]
@@ -65,10 +66,10 @@ class ReferencesConfig(Config):
         raise NotImplementedError
 
     def colour_term(self, band: str) -> CatalogueTerm | None:
-        """The known colour term of the photometric catalogue in a band, if wanted."""
+        """The colour term of the photometric catalogue in a band, known or computed, if wanted."""
         if not self.applyColorTerms:
             return None
-        return find_colour_term(self.photometric_catalogue(), band, camera=self.camera)
+        return choose_colour_term(self.photometric_catalogue(), band, camera=self.camera)
 
     def references(self) -> tuple[ReferenceOptions, ReferenceOptions]:
         """Choice of the astrometric and the photometric stars, with their flux fields."""

@@ -4,6 +4,7 @@ import pytest
 from skymill.calibrate.colour_terms import find_colour_term
 from skymill.calibrate.filters import FilterCurve, load_filters
 from skymill.calibrate.synthetic import (
+    choose_colour_term,
     compute_colour_term,
     load_stellar_spectra,
     synthetic_magnitudes,
@@ -75,3 +76,11 @@ def test_curves_and_terms_of_skymapper():
     # One curve may also take the place of a camera's.
     (g,) = load_filters("decam", "g", other={"g": "skymapper-g"})
     assert np.array_equal(g.wavelength, curves[2].wavelength)
+
+
+def test_the_term_that_is_chosen():
+    assert choose_colour_term("ps1_dr2", "g", camera="DECam") == find_colour_term("ps1", "g")
+    assert choose_colour_term("sm_dr4_g", "g") == compute_colour_term("sm_dr4", "g")
+    # u and v of SkyMapper are not DECam's; DES is DECam; a catalogue of one's own is the camera's.
+    for catalogue, band in (("sm_dr4_v", "u"), ("des", "g"), ("mine", "g"), ("bass", "g")):
+        assert choose_colour_term(catalogue, band) is None
