@@ -35,7 +35,6 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_CROSS = ndimage.generate_binary_structure(2, 1)
 _SQUARE = ndimage.generate_binary_structure(2, 2)
 
 
@@ -266,13 +265,20 @@ def _unusable(coadd: Coadd) -> BoolArray:
 
 def _lost(coadd: Coadd, hole: BoolArray, options: CellOptions) -> BoolArray:
     """Where no source counts: on holes and near them, and on thin defects."""
-    near = hole
-    if options.grow_hole:
-        near = ndimage.binary_dilation(hole, _CROSS, iterations=options.grow_hole)
     thin = _unusable(coadd) & ~hole
-    if options.grow_defect:
-        thin = ndimage.binary_dilation(thin, _CROSS, iterations=options.grow_defect)
-    return np.asarray(near | thin)
+    return _grow(hole, options.grow_hole) | _grow(thin, options.grow_defect)
+
+
+def _grow(mask: BoolArray, steps: int) -> BoolArray:
+    """Add the four neighbours of every pixel, some times."""
+    for _ in range(steps):
+        wider = mask.copy()
+        wider[1:] |= mask[:-1]
+        wider[:-1] |= mask[1:]
+        wider[:, 1:] |= mask[:, :-1]
+        wider[:, :-1] |= mask[:, 1:]
+        mask = wider
+    return mask
 
 
 def plan_cells(
@@ -421,20 +427,18 @@ def _measure_noise(
     coadd: Coadd, hole: BoolArray, options: CellOptions, noise: NoiseSpectrumOptions
 ) -> NoiseSpectrum:
     taken = hole | _unusable(coadd) | is_set(coadd.planes.mask, MaskPlane.DETECTED)
-    if options.grow_detected:
-        taken = ndimage.binary_dilation(taken, _CROSS, iterations=options.grow_detected)
+    empty = ~_grow(taken, options.grow_detected)
     try:
         return measure_noise_spectrum(
-            coadd.planes.image, coadd.planes.variance, ~taken, options=noise
+            coadd.planes.image, coadd.planes.variance, empty, options=noise
         )
     except NoDataError:
         return NoiseSpectrum.white()
 
 
-def _cut(plane: NDArray[np.generic], x0: int, y0: int, n: int, within: Box, fill: float) -> NDArray:
+def _cut(plane: NDArray[np.generic], square: Box, within: Box, fill: float) -> NDArray:
     """A square of a plane; ``fill`` outside of it."""
-    out = np.full((n, n), fill, plane.dtype)
-    square = Box(x0=x0, y0=y0, x1=x0 + n, y1=y0 + n)
+    out = np.full((square.y1 - square.y0, square.x1 - square.x0), fill, plane.dtype)
     part = square.intersection(within)
     if not part.is_empty:
         out[part.slices(within=square)] = plane[part.slices(within=within)]
@@ -481,43 +485,57 @@ def cut_cells(
     for c in plan.in_use():
         box = plan.box(c)
         x0, y0 = ((low + high) // 2 - n // 2 for low, high in ((box.x0, box.x1), (box.y0, box.y1)))
+        square = Box(x0=x0, y0=y0, x1=x0 + n, y1=y0 + n)
         used = [k for k in range(len(plan.bands)) if plan.usable[c, k]]
-        images, noises, lost = [], [], []
-        for k in used:
-            band, variance = plan.bands[k], plan.variances[c, k]
-            coadd, spectrum = coadds[band], spectra[band]
-            w = _cut(windows[k], x0, y0, n, first.box, 0.0)
-            level = _cut(coadd.planes.variance, x0, y0, n, first.box, variance)
-            deviation = np.sqrt(np.where(level > 0, level, np.float32(variance)))
-            deviation = np.where(w > 0, deviation, np.float32(np.sqrt(variance)))
-            rng = np.random.default_rng([*seed, int(c), k])
-            noises.append(rng.standard_normal((n, n), dtype=np.float32) * deviation)
-            image = _cut(coadd.planes.image, x0, y0, n, first.box, 0.0)
-            if w.min() < 1:
-                filler = spectrum.draw(n, rng=rng) * deviation
-                image = w * np.nan_to_num(image) + np.sqrt(1.0 - w * w) * filler
-            images.append(image)
-            lost.append(_cut(lost_pixels[k], x0, y0, n, first.box, True))
+        filled = [
+            _fill_cell(
+                coadds[plan.bands[k]], windows[k], square, float(plan.variances[c, k]),
+                spectrum=spectra[plan.bands[k]], rng=np.random.default_rng([*seed, int(c), k]),
+            )
+            for k in used
+        ]  # fmt: skip
         bands = tuple(plan.bands[k] for k in used)
         yield CellCut(
             index=int(c),
             bands=bands,
             shear_bands=tuple(plan.bands[k] for k in used if plan.gives_shapes[c, k]),
-            images=np.array(images, np.float32),
-            noises=np.array(noises, np.float32),
+            images=np.array([image for image, _ in filled], np.float32),
+            noises=np.array([noise for _, noise in filled], np.float32),
             variances=plan.variances[c, used],
             psfs=plan.psfs[c, used],
             spectra=tuple(spectra[b] for b in bands),
             x0=x0,
             y0=y0,
             box=box,
-            lost=np.array(lost),
+            lost=np.array([_cut(lost_pixels[k], square, first.box, True) for k in used]),
         )
+
+
+def _fill_cell(
+    coadd: Coadd,
+    window: Float32Array,
+    square: Box,
+    variance: float,
+    *,
+    spectrum: NoiseSpectrum,
+    rng: np.random.Generator,
+) -> tuple[Float32Array, Float32Array]:
+    """Pixels with holes filled, and white noise of their variance."""
+    n = square.x1 - square.x0
+    w = _cut(window, square, coadd.box, 0.0)
+    level = _cut(coadd.planes.variance, square, coadd.box, variance)
+    deviation = np.sqrt(np.where((level > 0) & (w > 0), level, np.float32(variance)))
+    noise = rng.standard_normal((n, n), dtype=np.float32) * deviation
+    image = _cut(coadd.planes.image, square, coadd.box, 0.0)
+    if w.min() < 1:
+        filler = spectrum.draw(n, rng=rng) * deviation
+        image = w * np.nan_to_num(image) + np.sqrt(1.0 - w * w) * filler
+    return image, noise
 
 
 def _window(hole: BoolArray, width: int = 3) -> Float32Array:
     """One away from holes, zero on them, a smooth step of about ``width`` pixels between."""
-    grown = ndimage.binary_dilation(hole, _CROSS, iterations=width)
+    grown = _grow(hole, width)
     open_sky = ndimage.uniform_filter(1.0 - grown.astype(np.float32), 2 * width - 1)
     open_sky[hole] = 0.0
     return np.asarray(np.clip(open_sky, 0.0, 1.0), np.float32)

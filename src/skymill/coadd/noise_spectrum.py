@@ -59,6 +59,7 @@ class NoiseSpectrum:
     _known: dict[tuple[float, ...], Float64Array] = field(
         default_factory=dict, init=False, repr=False
     )
+    _amplitudes: dict[int, Float32Array] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def white(cls) -> NoiseSpectrum:
@@ -104,8 +105,11 @@ class NoiseSpectrum:
         white = rng.standard_normal((n, n), dtype=np.float32)
         if len(self.covariance) == 1:
             return white * np.float32(np.sqrt(max(self.covariance[0, 0], _FLOOR)))
-        amplitude = np.sqrt(self._power(n)[:, : n // 2 + 1]).astype(np.float32)
-        return np.asarray(fft.irfft2(fft.rfft2(white) * amplitude, (n, n)), np.float32)
+        if n not in self._amplitudes:
+            power = self._power(n)[:, : n // 2 + 1]
+            self._amplitudes[n] = np.sqrt(power).astype(np.float32)
+        colored = fft.irfft2(fft.rfft2(white) * self._amplitudes[n], (n, n))
+        return np.asarray(colored, np.float32)
 
 
 def measure_noise_spectrum(

@@ -10,14 +10,15 @@ power G^2(k) / P^2(A^T k) if it was white. Noise of that power turned by 90 degr
 that the sum has no direction left (the 'fixed noise' of Sheldon & Huff 2017). Its phases move with
 the galaxies under every shear: noise that was turned as an image would pass over them, and make
 the response of each a few times noisier. That power at k is the one of the PSF turned by 90
-degrees under the opposite shear, 1 / P_90(A^-T k)^2, so that four transforms (image, noise, PSF,
-turned PSF) read at the wave vectors of +-shear give everything.
+degrees under the opposite shear, 1 / P_90(A^-T k)^2: the transform of the PSF is read at two wave
+vectors for each of the image and the noise. It is smooth, and lies on a small grid of its own.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ from scipy import fft
 
 from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
-from skymill.shear._metacal_kernels import TAPS, read_sheared, reconvolve, tabulate_kernel
+from skymill.shear._metacal_kernels import TAPS, shear_transform, tabulate_kernel
 
 __all__ = [
     "SHEAR_TYPES",
@@ -52,7 +53,6 @@ SHEAR_TYPES: dict[str, tuple[float, float]] = {
     "2p": (0.0, 1.0),
     "2m": (0.0, -1.0),
 }
-_OPPOSITE = {"noshear": "noshear", "1p": "1m", "1m": "1p", "2p": "2m", "2m": "2p"}
 _TABLE = 1025
 _OVERSAMPLING = 2
 # Where the target has fallen to 1e-5 it ends: the circle has no direction, and it saves time.
@@ -108,12 +108,10 @@ def target_sigma(psfs: Float32Array, options: MetacalOptions | None = None) -> f
         Standard deviation.
     """
     options = options or MetacalOptions()
-    size = 256
-    k = fft.fftfreq(size) * 2 * math.pi
-    radius = np.hypot(*np.meshgrid(k, k))
+    radius = _wave_numbers(256)
     smallest = math.inf
     for psf in psfs:
-        power = np.abs(fft.fft2(psf, (size, size)))
+        power = np.abs(fft.rfft2(psf, (256, 256)))
         faint = power < 0.01 * power[0, 0]
         if faint.any():
             smallest = min(smallest, float(radius[faint].min()))
@@ -124,8 +122,14 @@ def target_sigma(psfs: Float32Array, options: MetacalOptions | None = None) -> f
 
 
 @functools.cache
+def _wave_numbers(n: int) -> Float64Array:
+    """Moduli of the wave vectors of a half transform [radian / pixel]."""
+    return np.hypot(2 * math.pi * fft.fftfreq(n)[:, None], 2 * math.pi * fft.rfftfreq(n)[None, :])
+
+
+@functools.cache
 def _kernel(n_fine: int) -> tuple[Float32Array, Float32Array]:
-    """Table of the kernel and what an image is divided by, (n_fine, n_fine), origin at [0, 0]."""
+    """Table of the kernel and the inverse (n_fine,) of its image along an axis, origin at [0]."""
     beta = math.pi * math.sqrt((TAPS / _OVERSAMPLING) ** 2 * (_OVERSAMPLING - 0.5) ** 2 - 0.8)
     table = np.empty((_TABLE, 8), np.float32)
     tabulate_kernel(beta, table)
@@ -136,7 +140,7 @@ def _kernel(n_fine: int) -> tuple[Float32Array, Float32Array]:
     value = np.array([np.interp(part, rows, table[:, a]) for a in range(TAPS)]).ravel()
     x = fft.fftfreq(n_fine, 1 / n_fine)
     image = (value[None, :] * np.cos(2 * math.pi * t[None, :] * x[:, None] / n_fine)).sum(1) / 64
-    return table, np.asarray(1.0 / (image[:, None] * image[None, :]), np.float32)
+    return table, np.asarray(1.0 / image, np.float32)
 
 
 @functools.lru_cache(maxsize=8)
@@ -158,23 +162,66 @@ def _amplitude(spectrum: Spectrum, direction: tuple[float, float], n_out: int) -
     return np.asarray(np.sqrt(np.maximum(power, 0.0)), np.float32)
 
 
-def _transform(planes: list[Float32Array], n: int, weight: Float32Array) -> Float32Array:
-    """Half transforms (n, n // 2 + 1, 8) of four images, their central pixels moved to [0, 0]."""
-    out = np.zeros((n, n, 4), np.float32)
-    for k, plane in enumerate(planes):
-        size = len(plane)
-        half = size // 2
-        for to, rows in (
-            (slice(0, size - half), slice(half, size)),
-            (slice(n - half, n), slice(0, half)),
-        ):
-            for cols, along in (
-                (slice(0, size - half), slice(half, size)),
-                (slice(n - half, n), slice(0, half)),
-            ):
-                np.multiply(plane[rows, along], weight[to, cols], out=out[to, cols, k])
-    fine: NDArray[np.complex64] = fft.rfft2(out, axes=(0, 1), overwrite_x=True)
-    return fine.view(np.float32)
+class _Arrays(threading.local):
+    """Arrays of a thread that every cell uses again."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], tuple[Float32Array, NDArray[np.complex64]]] = {}
+
+
+_ARRAYS = _Arrays()
+
+
+def _scratch(k: int, size: int, n: int, columns: int) -> tuple[Float32Array, NDArray[np.complex64]]:
+    """Padded rows (k, size, n), zero where never written, and transforms (n, columns, k).
+
+    Taken from the system anew for every cell they cost more than the transforms themselves.
+    """
+    key = (k, size, n, columns)
+    if key not in _ARRAYS.known:
+        if len(_ARRAYS.known) >= 8:
+            _ARRAYS.known.clear()
+        rows = np.zeros((k, size, n), np.float32)
+        _ARRAYS.known[key] = rows, np.empty((n, columns, k), np.complex64)
+    return _ARRAYS.known[key]
+
+
+def _transform_planes(
+    planes: list[Float32Array], n: int, weight: Float32Array, columns: int
+) -> Float32Array:
+    """First columns of the half transforms (n, columns, 4), central pixels moved to [0, 0].
+
+    Rows of zeros and columns that nobody reads are left out.
+    """
+    size = len(planes[0])
+    half = size // 2
+    rows, fine = _scratch(len(planes), size, n, columns)
+    for plane, out in zip(planes, rows, strict=True):
+        weighted = plane * weight[np.arange(size) - half][:, None]
+        np.multiply(weighted[:, half:], weight[: size - half], out=out[:, : size - half])
+        np.multiply(weighted[:, :half], weight[n - half :], out=out[:, n - half :])
+    part = fft.rfft(rows, axis=2)[:, :, :columns].transpose(1, 2, 0)
+    fine[: size - half] = part[half:]
+    fine[size - half : n - half] = 0.0
+    fine[n - half :] = part[:half]
+    both: NDArray[np.complex64] = fft.fft(fine, axis=0, overwrite_x=True)
+    return both.view(np.float32)
+
+
+def _transform_psf(psf: Float32Array) -> tuple[Float32Array, int]:
+    """Transform of a PSF (m, m, 2) with a rim beyond its period, and the period."""
+    size = len(psf)
+    half = size // 2
+    n = _OVERSAMPLING * fft.next_fast_len(size + 1, real=True)
+    _, weight = _kernel(n)
+    index = np.arange(size) - half
+    centred = np.zeros((n, n), np.float32)
+    centred[index[:, None], index] = psf * weight[index][:, None] * weight[index]
+    # Twice the largest step that is allowed moves a corner by a tenth of the width.
+    reach = n // 2 + math.ceil(0.11 * n) + TAPS
+    wrapped = np.arange(-reach, reach + 1) % n
+    transform: NDArray[np.complex64] = fft.fft2(centred)[wrapped[:, None], wrapped]
+    return transform.view(np.float32).reshape(*transform.shape, 2), n
 
 
 def _check(image: Float32Array, noise: Float32Array, psf: Float32Array) -> None:
@@ -237,24 +284,24 @@ def metacal(
     n = image.shape[0]
     n_out = fft.next_fast_len(max(n, psf.shape[0] + 1), real=True)
     n_out += n_out % 2
-    table, weight = _kernel(_OVERSAMPLING * n_out)
-    fine = _transform([image, noise, psf, np.rot90(psf)], _OVERSAMPLING * n_out, weight)
-    limit = min(_FAINTEST / sigma * n_out / (2 * math.pi), float(n_out))
+    n_fine = _OVERSAMPLING * n_out
+    table, weight = _kernel(n_fine)
     target = _target(n_out, sigma)
-    read: dict[str, NDArray[np.complex64]] = {}
-    for name in {*types, *(_OPPOSITE[t] for t in types)}:
-        values = np.empty((n_out, n_out // 2 + 1, 8), np.float32)
-        matrix = shear_matrix(*(options.step * d for d in SHEAR_TYPES[name]))
-        read_sheared(fine, matrix, table, limit, n_out, values)
-        read[name] = values.view(np.complex64)
+    # Shears move wave vectors by less than twice the step.
+    last = _FAINTEST / sigma * n_fine / (2 * math.pi) * (1 + 2 * options.step) + TAPS
+    columns = min(n_fine // 2 + 1, 32 * math.ceil(last / 32))
+    fine = _transform_planes([image, noise], n_fine, weight, columns)
+    star, period = _transform_psf(psf)
     index = (np.arange(n) - n // 2) % n_out
     transform = np.empty(target.shape, np.complex64)
     out: dict[str, Float32Array] = {}
     for name in types:
-        u, v = SHEAR_TYPES[name]
+        u, v = (options.step * d for d in SHEAR_TYPES[name])
         amplitude = np.empty((0, 0), np.float32)
         if spectrum is not None:
-            amplitude = _amplitude(spectrum, (options.step * u, options.step * v), n_out)
-        reconvolve(read[name], read[_OPPOSITE[name]], target, amplitude, transform)
+            amplitude = _amplitude(spectrum, (u, v), n_out)
+        shear_transform(
+            fine, star, period / n_out, shear_matrix(u, v), table, target, amplitude, transform
+        )
         out[name] = fft.irfft2(transform, (n_out, n_out))[index[:, None], index[None, :]]
     return out
