@@ -478,10 +478,10 @@ class BlobFitter:
             if source.is_large_galaxy or try_galaxies(won):
                 attempt(SourceType.DEV, here)
                 attempt(SourceType.EXP, here)
-                so_far = select_model(won, fraction=self.options.psf_error)
-                if so_far in (SourceType.DEV, SourceType.EXP):
-                    start = fits[so_far][0].parameters.copy()
-                    start[INDEX] = fits[so_far][0].sersic
+                galaxy = self._galaxy_of_data(won)
+                if galaxy is not None:
+                    start = fits[galaxy][0].parameters.copy()
+                    start[INDEX] = fits[galaxy][0].sersic
                     attempt(SourceType.SER, start)
         for kind, value in won.items():
             source.dchisq[DCHISQ_PLACE[kind]] = value
@@ -493,6 +493,16 @@ class BlobFitter:
         )
         _drop_unseen(*fits[best])
         return fits[best][0]
+
+    def _galaxy_of_data(self, won: dict[SourceType, float]) -> SourceType | None:
+        """The galaxy with ellipticity that the pixels ask for, if they do.
+
+        Where the errors of PSFs keep a round one in its place, the error of the flux needs it.
+        """
+        if select_model(won, fraction=self.options.psf_error) == SourceType.PSF:
+            return None
+        asked = select_model(won, fraction=0.0)
+        return asked if asked in (SourceType.DEV, SourceType.EXP) else None
 
     def fit_again(self) -> None:
         """Fit all sources once more with their types, on all pixels of the blob."""
