@@ -113,13 +113,24 @@ def make_footprint(east: Float64Array, north: Float64Array, *, step: float) -> F
             f"no galaxy lies within {half * step:.0f} arcmin of the centre: is the centre that of "
             "this catalogue?"
         )
-    density = float(counts.sum()) / float((counts > 0).sum())
-    size = int(np.clip(2 * np.ceil(np.sqrt(10.0 / density) / 2) + 1, 3, 51))
-    covered = ndimage.binary_closing(np.pad(counts > 0, size), structure=np.ones((size, size)))
+    covered = _fill(counts > 0, float(counts.sum()) / counts.size)
+    # The density where there are galaxies: the first is that of the whole square, holes included.
+    for _ in range(2):
+        covered = _fill(counts > 0, float(counts.sum()) / float(covered.sum()))
     return Footprint(
-        covered[size:-size, size:-size].astype(np.float64),
-        np.arange(-half, half + 1, dtype=np.float64) * step,
+        covered.astype(np.float64), np.arange(-half, half + 1, dtype=np.float64) * step
     )
+
+
+def _fill(occupied: NDArray[np.bool_], density: float) -> NDArray[np.bool_]:
+    """Close the gaps in which less than some ten galaxies are missing, given those of a pixel."""
+    size = int(np.clip(2 * np.ceil(np.sqrt(10.0 / density) / 2) + 1, 3, 51))
+    # Two passes of a line are one of a square.
+    padded = np.pad(occupied, size)
+    for operation in (ndimage.binary_dilation, ndimage.binary_erosion):
+        for shape in ((size, 1), (1, size)):
+            padded = operation(padded, structure=np.ones(shape))
+    return padded[size:-size, size:-size]
 
 
 def make_density_map(

@@ -13,17 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import brentq
-from scipy.special import gamma
+from scipy.special import erfc, gamma
 
 from skymill.lensing.nfw import convergence_shape
 
-__all__ = ["Mixture", "characteristic_magnitude", "cluster_density", "field_density",
-           "luminosity_function", "radial_profile", "solve_richness"]  # fmt: skip
+__all__ = ["Completeness", "Mixture", "characteristic_magnitude", "cluster_density",
+           "field_density", "fit_completeness", "luminosity_function", "radial_profile",
+           "solve_richness"]  # fmt: skip
 
 Float64Array = NDArray[np.float64]
 
 #: Scale radius and core of the galaxies' profile [Mpc]: 0.15 and 0.1 Mpc/h.
 _SCALE_RADIUS, _CORE = 0.15 / 0.7, 0.1 / 0.7
+#: Bins of the field's density in magnitude and in chi.
+_STEP = 0.1
 #: Share of the brightest galaxies, which a Schechter function lacks, for each magnitude.
 _BRIGHTEST = 0.02
 
@@ -46,6 +49,70 @@ class Mixture:
     richness_err: float
     significance: float
     probability: Float64Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completeness:
+    """Share of the galaxies of a magnitude that a catalogue holds.
+
+    Parameters
+    ----------
+    limit : float [mag]
+        Where it holds half; infinite if no end is seen.
+    width : float [mag]
+        Standard deviation of the limit over galaxies and places.
+    """
+
+    limit: float
+    width: float
+
+    def share(self, mag: Float64Array) -> Float64Array:
+        """Share of the galaxies that are there.
+
+        Parameters
+        ----------
+        mag : (n,) float64 [mag]
+            Magnitudes.
+
+        Returns
+        -------
+        (n,) float64
+            From 0 to 1.
+        """
+        return np.asarray(0.5 * erfc((mag - self.limit) / (np.sqrt(2.0) * self.width)))
+
+
+def fit_completeness(mag: Float64Array) -> Completeness:
+    """Find where a catalogue ends, from the counts of its last three magnitudes.
+
+    Parameters
+    ----------
+    mag : (n,) float64 [mag]
+        Magnitudes, at least one; a sharp cut at the faint end is no loss.
+
+    Returns
+    -------
+    Completeness
+        The counts rise as a power law and fall off; without an end if a power law alone is as
+        likely within 3 sigma.
+    """
+    top = float(mag.max())
+    edges = top - 3.0 + _STEP * np.arange(31)
+    counts = np.histogram(mag, edges)[0].astype(np.float64)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    # Axes: slope of the counts, limit, width, magnitude.
+    slopes = np.arange(0.15, 0.66, 0.025)[:, None, None, None]
+    limits = np.append(np.arange(top - 1.5, top + 1.0, 0.5 * _STEP), np.inf)
+    widths = np.arange(0.1, 0.55, 0.1)
+    fall = np.stack([[Completeness(limit=a, width=b).share(middle) for b in widths]
+                     for a in limits])  # fmt: skip
+    model = 10.0 ** (slopes * (middle - top)) * fall
+    model *= (counts.sum() / model.sum(axis=-1))[..., None]
+    deviance = 2.0 * np.sum(model - counts * np.log(model + 1e-12), axis=-1).min(axis=0)
+    if deviance[-1].min() - deviance.min() < 9.0:
+        return Completeness(limit=float("inf"), width=float(widths[0]))
+    i, j = np.unravel_index(deviance.argmin(), deviance.shape)
+    return Completeness(limit=float(limits[i]), width=float(widths[j]))
 
 
 def characteristic_magnitude(z: float, distance_modulus_from_01: float) -> float:
@@ -165,23 +232,29 @@ def field_density(
     Returns
     -------
     (n,) float64 [1/Mpc2/mag/t]
-        Smoothed with 0.3 mag, or wider where galaxies are few, and an eighth of the range of t.
+        Galaxies over volume, both under a Gaussian of 0.3 in chi (red galaxies of the field crowd
+        about the ridge too) and of 0.5 mag, or wider where galaxies are few.
     """
-    top = chi2_max ** (0.5 * n_colours)
-    t = np.minimum(chi2 ** (0.5 * n_colours), top * 1.5)
-    t_edges = np.linspace(0.0, top, 25)
+    chi = np.sqrt(np.minimum(chi2, 4.0 * chi2_max))
+    chi_edges = np.arange(0.0, np.sqrt(chi2_max) + 2.0 * _STEP, _STEP)
     low = float(mag.min())
-    m_edges = low + 0.1 * np.arange(int((mag.max() - low) / 0.1) + 2)
-    counts, _, _ = np.histogram2d(mag, t, bins=(m_edges, t_edges), weights=weight)
-    # Some 200 galaxies within the kernel, but no finer than 0.3 and no wider than 1 mag.
-    width = float(np.clip(0.3 * np.sqrt(200.0 / max(counts.sum(), 1.0)), 0.3, 1.0))
-    smooth = gaussian_filter(counts, (width / 0.1, 3.0), mode="reflect", truncate=3.0)
-    # The kernel's tails end: a tenth of a galaxy, spread evenly, keeps the density above zero.
-    smooth += 0.1 / smooth.size
-    smooth /= area * 0.1 * (t_edges[1] - t_edges[0])
-    i = np.clip(((mag - low) / 0.1).astype(int), 0, len(m_edges) - 2)
-    j = np.clip((t / (t_edges[1] - t_edges[0])).astype(int), 0, len(t_edges) - 2)
-    return np.asarray(smooth[i, j], np.float64)
+    mag_edges = low + _STEP * np.arange(int((mag.max() - low) / _STEP) + 2)
+    counts, _, _ = np.histogram2d(mag, chi, bins=(mag_edges, chi_edges), weights=weight)
+    volume = np.tile(np.diff(chi_edges**n_colours) * _STEP * area, (len(counts), 1))
+    width = float(np.clip(0.5 * np.sqrt(400.0 / max(counts.sum(), 1.0)), 0.5, 1.0))
+    sigma = np.array([width, 0.3]) / _STEP
+
+    def smooth(values: Float64Array, by: Float64Array) -> Float64Array:
+        return np.asarray(gaussian_filter(values, by, mode="constant"))
+
+    under = smooth(volume, sigma)
+    # What one galaxy adds: the kernel squared is a kernel narrower by sqrt(2). Half of one keeps
+    # an empty place from being certain (the median of a Poisson mean is above its count).
+    one = smooth(volume, sigma / np.sqrt(2.0)) / (4.0 * np.pi * sigma.prod()) / under**2
+    density = smooth(counts, sigma) / under + 0.5 * one
+    i = np.clip(((mag - low) / _STEP).astype(int), 0, len(mag_edges) - 2)
+    j = np.clip((chi / _STEP).astype(int), 0, len(chi_edges) - 2)
+    return np.asarray(density[i, j], np.float64)
 
 
 def solve_richness(ratio: Float64Array, *, covered: float = 1.0) -> Mixture:

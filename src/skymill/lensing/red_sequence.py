@@ -24,10 +24,12 @@ from skymill.lensing.catalogue import sky_to_plane
 from skymill.lensing.cosmology import FIDUCIAL, Cosmology
 from skymill.lensing.galaxy_density import Footprint, make_density_map, make_footprint
 from skymill.lensing.membership import (
+    Completeness,
     Mixture,
     characteristic_magnitude,
     cluster_density,
     field_density,
+    fit_completeness,
     luminosity_function,
     radial_profile,
     solve_richness,
@@ -120,12 +122,13 @@ class _Galaxies:
 
 @dataclass(frozen=True)
 class _Regions:
-    """Cluster and field: covered areas [Mpc2], and the covered share of the profile."""
+    """Cluster and field: covered areas [Mpc2], covered share of the profile, magnitudes."""
 
     near: float
     far: float
     share: float
     limits: tuple[float, float]
+    completeness: Completeness
 
 
 def find_red_sequence(
@@ -199,6 +202,7 @@ def _describe(
 ) -> dict[str, str | float]:
     """The metadata of the table: ridge, limits, richness."""
     bright_enough = galaxies.level < m_star + _FIFTH
+    seen = np.maximum(regions.completeness.share(galaxies.level[bright_enough]), 0.1)
     return {
         "blue": ridge.bands[key],
         "red": ridge.bands[key + 1],
@@ -210,10 +214,11 @@ def _describe(
         "scatter": float(ridge.scatter[key]),
         "m_star": m_star,
         "faint_mag": regions.limits[1],
+        "complete_mag": min(regions.completeness.limit, regions.limits[1]),
         "richness": mixture.richness,
         "richness_err": mixture.richness_err,
         "significance": mixture.significance,
-        "richness_bright": float(mixture.probability[bright_enough].sum()) / regions.share,
+        "richness_bright": float((mixture.probability[bright_enough] / seen).sum()) / regions.share,
         "covered_share": regions.share,
     }
 
@@ -337,6 +342,7 @@ def _regions(
         share=min(share, 1.0),
         # A catalogue that ends brighter than the limit holds members to its own end only.
         limits=(options.bright_mag, float(np.percentile(galaxies.level, 99.0)) + 0.05),
+        completeness=fit_completeness(galaxies.level),
     )
 
 
@@ -384,6 +390,13 @@ def _solve(
     profile = radial_profile(galaxies.radius, limit=options.radius_mpc)
     bright, faint = regions.limits
     brightness = luminosity_function(galaxies.level, m_star=m_star, bright=bright, faint=faint)
+    brightness *= regions.completeness.share(galaxies.level)
+    grid = np.linspace(bright, faint, 400)
+    seen = np.trapezoid(
+        luminosity_function(grid, m_star=m_star, bright=bright, faint=faint)
+        * regions.completeness.share(grid),
+        grid,
+    )
     prior, probability = ridge, np.zeros(len(galaxies.level))
     chi2_max = float(chi2_distribution.isf(1e-5, ridge.n_colours))
     for turn in range(_ROUNDS):
@@ -395,7 +408,7 @@ def _solve(
             area=regions.near + regions.far, n_colours=ridge.n_colours, chi2_max=chi2_max,
         )  # fmt: skip
         odds = brightness * cluster_density(chi2, ridge.n_colours) * (chi2 < chi2_max) / field
-        mixture = solve_richness(profile * odds, covered=regions.share)
+        mixture = solve_richness(profile * odds, covered=regions.share * float(seen))
         probability = mixture.probability
         if turn < _ROUNDS - 1 and probability.sum() > _MIN_GALAXIES:
             ridge = ridge.refine(galaxies.mag, galaxies.err, probability, prior=prior)
