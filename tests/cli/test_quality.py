@@ -23,8 +23,7 @@ def path(tmp_path_factory):
     return out
 
 
-NAMES = [f"--column={pair}" for pair in ("ra=ALPHA", "r_psf_mag=MAG", "r_cmodel_mag=MAG",
-                                         "r_cmodel_magerr=ERR")]  # fmt: skip
+NAMES = ["--ra", "ALPHA", "--band", "r=MAG,ERR"]
 
 
 def run(*args):
@@ -34,14 +33,18 @@ def run(*args):
 def test_table_and_pictures(tmp_path, path):
     reference = read_catalogue(path)[:50]
     reference["ra"] = reference["ALPHA"] - 5.0 / 3.6e6
+    # Proper motions under the names of a Gaia archive, one year before the catalogue.
+    reference["pmra"], reference["pmdec"] = np.full(50, 3.0), np.full(50, 0.0)
+    reference["ref_epoch"] = np.full(50, 2015.5)
     reference.write(tmp_path / "reference.fits")
     out = tmp_path / "new"
-    result = run(path, *NAMES, "--reference", tmp_path / "reference.fits", "--output", out)
+    result = run(path, *NAMES, "--reference", tmp_path / "reference.fits", "--output", out,
+                 "--epoch", 51544.5 + 16.5 * 365.25)  # fmt: skip
     assert result.exit_code == 0, (result.output, result.exception)
     table = Table.read(out / "quality.ecsv")
     values = {row["quantity"]: row["value"] for row in table}
     assert values["mag_at_snr_10"] == pytest.approx(23.0, abs=0.05)
-    assert values["astrometry_offset_ra"] == pytest.approx(5.0, abs=0.01)
+    assert values["astrometry_offset_ra"] == pytest.approx(2.0, abs=0.01)
     for name in ("quality", "quality_sky", "quality_psf", "quality_null"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "no shear catalogue" in result.output
@@ -52,7 +55,8 @@ def test_table_and_pictures(tmp_path, path):
     [
         (["--column", "r_psf_mag=NOTHING"], "no column 'NOTHING'"),
         (["--column", "r_psf_mag"], "--column takes NAME=THEIRS"),
-        ([], "no column ra; name it with --column ra=THEIRS"),
+        (["--ra", "ALPHA", "--band", "r"], "written band=VALUE,ERROR"),
+        ([], "for the right ascension; it has ALPHA, dec, MAG, ERR; name it with --ra"),
     ],
 )
 def test_faults(tmp_path, path, extra, sentence):

@@ -26,6 +26,7 @@ _BANDS = ("u", "g", "r", "i", "z", "Y", "y")
 _UNDETECTED, _UNOBSERVED = 90.0, -90.0
 #: Names under which a band's value and error may stand, best first; ``{k}`` is psf or cmodel.
 _PATTERNS = (
+    ("{b}_calibrated_flux", ("{b}_calibrated_fluxerr",), "njy"),
     ("{b}_{k}_flux", ("{b}_{k}_fluxerr",), "njy"),
     ("{b}_{k}_mag", ("{b}_{k}_magerr",), "mag"),
     ("flux_{b}", ("flux_ivar_{b}",), "nmgy"),
@@ -44,7 +45,8 @@ class BandColumns:
     Parameters
     ----------
     value, error : str
-        Names of the columns; an error whose name has ``ivar`` in it is an inverse variance.
+        Names of the columns, or ``NAME[2]`` for an element of a vector; an error whose name has
+        ``ivar`` in it is an inverse variance.
     unit : str
         mag, nJy, uJy, mJy, Jy or nmgy (nanomaggies), in any case.
     """
@@ -93,7 +95,8 @@ def parse_band_columns(entries: Sequence[str]) -> dict[str, BandColumns]:
 
 
 def _candidates(band: str, kind: str) -> Iterator[tuple[str, str, str]]:
-    for value, errors, unit in _PATTERNS:
+    # What is calibrated already is not calibrated again.
+    for value, errors, unit in _PATTERNS[1:] if kind == "psf" else _PATTERNS:
         for error in errors:
             yield value.format(b=band, k=kind), error.format(b=band, k=kind), unit
 
@@ -110,7 +113,8 @@ def find_band_columns(
     bands : sequence of str
         Bands that are looked for.
     kind : str
-        ``cmodel`` or ``psf``, for catalogues of this package.
+        ``cmodel`` (or what ``skymill zero-points`` has calibrated) or ``psf``, for catalogues of
+        this package.
 
     Returns
     -------
@@ -157,7 +161,8 @@ def choose_band_columns(
     entries : sequence of str
         Columns of single bands, as `parse_band_columns` takes them.
     kind : str
-        ``cmodel`` or ``psf``, for catalogues of this package.
+        ``cmodel`` (or what ``skymill zero-points`` has calibrated) or ``psf``, for catalogues of
+        this package.
     minimum : int
         Bands that are needed.
     option : str
@@ -186,20 +191,25 @@ def choose_band_columns(
         shown = ", ".join(names[:30]) + (" ..." if len(names) > 30 else "")
         raise DataError(
             f"the catalogue has no columns of a common name for {what}; it has {shown}; name them "
-            f"with {option} BAND=VALUE,ERROR"
+            f"with {option} BAND=VALUE,ERROR[,UNIT]"
         )
     return columns
 
 
 def _numbers(table: Table, name: str, band: str) -> Float64Array:
-    if name not in table.colnames:
+    """A column, or an element of one as ``MAG[2]``."""
+    element = re.fullmatch(r"(.+)\[(\d+)\]", name) if name not in table.colnames else None
+    found = element[1] if element else name
+    if found not in table.colnames:
         shown = ", ".join(table.colnames[:30]) + (" ..." if len(table.colnames) > 30 else "")
-        raise DataError(f"the catalogue has no column {name!r} for band {band}; it has {shown}")
-    column = table[name]
+        raise DataError(f"the catalogue has no column {found!r} for band {band}; it has {shown}")
+    column = table[found]
+    if element and column.ndim == 2 and int(element[2]) < column.shape[1]:
+        column = column[:, int(element[2])]
     if column.dtype.kind not in "fiu" or column.ndim != 1:
         raise DataError(
             f"column {name!r} of band {band} must hold one number a row; it is {column.dtype} "
-            f"of shape {column.shape}"
+            f"of shape {column.shape}; one element of a vector is {found}[0]"
         )
     return np.asarray(np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan))
 

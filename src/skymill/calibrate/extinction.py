@@ -33,6 +33,10 @@ COEFFICIENTS: dict[str, dict[str, float]] = {
 COEFFICIENTS["bass"] = {"g": 3.258, "r": 2.176}
 COEFFICIENTS["mzls"] = {"z": 1.199}
 COEFFICIENTS["legacy_north"] = {**COEFFICIENTS["bass"], **COEFFICIENTS["mzls"]}
+COEFFICIENTS["bok"], COEFFICIENTS["mosaic3"] = COEFFICIENTS["bass"], COEFFICIENTS["mzls"]
+# Schlafly & Finkbeiner 2011, table 6; and of the public data releases of HSC-SSP.
+COEFFICIENTS["lsst"] = {"u": 4.145, "g": 3.237, "r": 2.273, "i": 1.684, "z": 1.323, "y": 1.088}
+COEFFICIENTS["hsc"] = {"g": 3.240, "r": 2.276, "i": 1.633, "z": 1.263, "y": 1.075}
 COEFFICIENTS["des"] = COEFFICIENTS["legacy"] = COEFFICIENTS["decam"]
 
 

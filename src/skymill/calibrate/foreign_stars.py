@@ -9,7 +9,6 @@ from astropy.table import Table
 from numpy.typing import ArrayLike, NDArray
 
 from skymill.calibrate.column_map import BandColumns, read_band_fluxes
-from skymill.calibrate.extinction import extinction_coefficient
 from skymill.calibrate.stellar_locus import StellarLocusOptions
 from skymill.calibrate.zero_points import ZeroPointFit, ZeroPointOptions, fit_zero_points
 from skymill.data.errors import DataError
@@ -27,8 +26,7 @@ def make_stars(
     ra: ArrayLike,
     dec: ArrayLike,
     ebv: ArrayLike,
-    survey: str = "decam",
-    coefficients: Mapping[str, float] | None = None,
+    coefficients: Mapping[str, float],
 ) -> Table:
     """Dereddened magnitudes of a catalogue.
 
@@ -42,10 +40,8 @@ def make_stars(
         Positions.
     ebv : (n,) float64 [mag]
         E(B-V); NaN counts as unknown, and the row has no magnitudes.
-    survey : str
-        Survey of the extinction coefficients.
-    coefficients : mapping of str to float, optional
-        Coefficients that take precedence.
+    coefficients : mapping of str to float
+        Extinction of each band over E(B-V).
 
     Returns
     -------
@@ -57,9 +53,8 @@ def make_stars(
     dust = np.asarray(ebv, np.float64)
     out = Table({"ra": np.asarray(ra, float), "dec": np.asarray(dec, float), "ebv": dust})
     for k, band in enumerate(columns):
-        r = extinction_coefficient(band, survey=survey, other=dict(coefficients or {}))
         with np.errstate(invalid="ignore", divide="ignore"):
-            out[f"{band}_psf_mag"] = magnitude_from_njy(flux[:, k]) - r * dust
+            out[f"{band}_psf_mag"] = magnitude_from_njy(flux[:, k]) - coefficients[band] * dust
             out[f"{band}_psf_magerr"] = magnitude_error(flux[:, k], err[:, k])
     return out
 

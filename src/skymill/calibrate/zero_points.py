@@ -319,10 +319,12 @@ def fit_zero_points(
     ZeroPointFit
         A band without a zero point has offset 0, source ``none`` and the reason in ``message``.
     """
-    if survey not in COEFFICIENTS:
-        raise ConfigError(f"survey must be one of {', '.join(COEFFICIENTS)}; got {survey!r}")
+    known = {**COEFFICIENTS, **FILTER_SETS}
+    if survey not in known:
+        raise ConfigError(f"survey must be one of {', '.join(known)}; got {survey!r}")
     shards = [t for t in references if len(t)]
     ebv = np.asarray(stars["ebv"], np.float64)
+    dusty = bool(np.any(np.nan_to_num(ebv) != 0.0))
     rows: list[_Row] = []
     for band in bands:
         found, source, message = None, "none", "there is no reference catalogue here"
@@ -337,7 +339,8 @@ def fit_zero_points(
             try:
                 found = fit_zero_point(
                     stars, shards, band=band, reference_band=other, ebv=ebv,
-                    reference_coefficient=_coefficient(band, other, survey, camera, term, options),
+                    reference_coefficient=_coefficient(band, other, survey, camera, term, options)
+                    if dusty else 0.0,
                     options=options,
                     colour_coefficients=_colour_coefficients(survey, options),
                     known_term=term,
@@ -395,7 +398,7 @@ def _coefficient(
 
 
 def _colour_coefficients(survey: str, options: ZeroPointOptions) -> tuple[float, float]:
-    table = COEFFICIENTS[survey]
+    table = COEFFICIENTS.get(survey, {})
     blue, red = options.colour_bands
     return table.get(blue, 0.0), table.get(red, 0.0)
 

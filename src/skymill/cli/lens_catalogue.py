@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.foreign_columns import parse_cut
 from skymill.cli.parameters import CENTRE
 
 if TYPE_CHECKING:
@@ -198,17 +199,12 @@ def cut_rows(table: Any, cuts: tuple[str, ...]) -> Any:
     """
     import numpy as np
 
-    from skymill.data.errors import ConfigError
     from skymill.lensing.files import find_column
 
     for cut in cuts:
-        try:
-            name, low, high = cut.split(",")
-            limits = float(low), float(high)
-        except ValueError:
-            raise ConfigError(f"--where takes COLUMN,MIN,MAX; got {cut!r}") from None
+        name, low, high = parse_cut(cut, "--where")
         values = find_column(table, [name], meaning="cut", option="--where")
-        table = table[np.asarray((values >= limits[0]) & (values <= limits[1]))]
+        table = table[np.asarray((values >= low) & (values <= high))]
     return table
 
 

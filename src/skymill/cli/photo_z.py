@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.foreign_columns import (
+    band_options,
+    extinction_options,
+    position_options,
+    read_columns,
+    read_extinction,
+)
 from skymill.cli.parameters import make_folder
 
 if TYPE_CHECKING:
@@ -19,15 +26,13 @@ if TYPE_CHECKING:
 
 @click.command(name="photo-z")
 @click.argument("catalogue", type=click.Path(path_type=Path))
-@click.option("--bands", default="", help="Bands such as g,r,i; all that are found if omitted.")
-@click.option(
-    "--band", "columns", multiple=True, metavar="BAND=VALUE,ERROR[,UNIT]",
-    help="Columns of a band where its names are not common ones; UNIT is mag (default), nJy, uJy, "
-    "mJy, Jy or nmgy. May be given many times.",
-)  # fmt: skip
+@band_options
+@position_options
+@extinction_options
 @click.option("--id", "id_column", default="ID", show_default=True, help="Column of identifiers.")
 @click.option("--camera", default="decam", show_default=True,
-              help="decam, sdss, legacy_north, bok, mosaic3, ps1, megacam, lsst, hsc")  # fmt: skip
+              help="decam, sdss, legacy_north, bok, mosaic3, ps1, megacam, lsst, hsc, "
+              "sm_dr4 (SkyMapper).")  # fmt: skip
 @click.option("--filter", "filters", multiple=True, metavar="BAND=CURVE",
               help="Another filter curve of speclite, as g=BASS-g.")  # fmt: skip
 @click.option("--prior", default="ngvs", show_default=True, help="ngvs, hdfn or flat.")
@@ -109,16 +114,16 @@ def _settings(options: dict[str, Any]) -> PhotozOptions:
 def _fluxes(
     table: Table, options: dict[str, Any]
 ) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Bands and their fluxes [nJy]; what is not there is said in one sentence."""
-    from skymill.calibrate.column_map import choose_band_columns, read_band_fluxes
+    """Bands and their fluxes [nJy] without extinction."""
+    import numpy as np
 
-    columns = choose_band_columns(
-        table.colnames, bands=options["bands"], entries=options["columns"], minimum=2
-    )
+    from skymill.calibrate.column_map import read_band_fluxes
+
+    columns = read_columns(table, options, kind="cmodel", minimum=2)
+    ebv, coefficients = read_extinction(table, options, columns)
     flux, err = read_band_fluxes(table, columns)
-    for band, names in columns.items():
-        click.echo(f"{band}: {names.value}, {names.error} [{names.unit}]")
-    return list(columns), flux, err
+    factor = 10.0 ** (0.4 * np.outer(ebv, [coefficients[band] for band in columns]))
+    return list(columns), flux * factor, err * factor
 
 
 def _train(

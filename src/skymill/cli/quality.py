@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.foreign_columns import (
+    band_options,
+    position_options,
+    read_columns,
+    read_positions,
+    read_reference,
+    read_stars,
+    star_option,
+)
 from skymill.cli.parameters import make_folder
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["quality"]
 
 
 @click.command(name="quality")
 @click.argument("catalogue", type=click.Path(path_type=Path))
+@position_options
+@band_options
+@star_option
 @click.option("--reference", type=click.Path(path_type=Path), default=None,
-              help="Table of reference stars: ra, dec [deg] and, if there are, pm_ra, pm_dec "
-              "[mas/yr].")  # fmt: skip
+              help="Table of reference stars: positions and, if there are, proper motions "
+              "[mas/yr] and epochs.")  # fmt: skip
 @click.option("--reference-epoch", type=float, default=57388.0, show_default=True,
-              help="Epoch of its positions, MJD.")  # fmt: skip
+              help="Epoch of its positions where it has no column of it, MJD.")  # fmt: skip
 @click.option("--epoch", type=float, default=None,
               help="Epoch of the catalogue, MJD; that of the reference if omitted.")  # fmt: skip
 @click.option("--shears", type=click.Path(path_type=Path), default=None,
               help="Table with ID, ra, dec, g1, g2 for the null tests of the shears.")  # fmt: skip
-@click.option("--stars", type=click.Path(path_type=Path), default=None,
+@click.option("--psf-stars", type=click.Path(path_type=Path), default=None,
               help="Stars of the exposures with their PSF (finalized_src_table), for the rho "
               "statistics.")  # fmt: skip
-@click.option("--column", "columns", multiple=True, metavar="NAME=THEIRS",
+@click.option("--column", "renamed", multiple=True, metavar="NAME=THEIRS",
               help="A column of skymill's name and its name in CATALOGUE, as "
-              "r_cmodel_mag=MAG_AUTO_R; may be given many times.")  # fmt: skip
-@click.option("--band", default="r", show_default=True, help="Band of shapes.")
+              "sdss_psf_xx=PSF_XX; may be given many times.")  # fmt: skip
+@click.option("--shape-band", default="r", show_default=True, help="Band of shapes.")
 @click.option("--pixel-scale", default=0.263, show_default=True,
               help="Pixel of the moments [arcsec].")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=Path(),
@@ -37,25 +52,27 @@ __all__ = ["quality"]
 def quality(catalogue: Path, **options: Any) -> None:
     """Measure CATALOGUE, a table as skymill exports it or anyone's (FITS, parquet, ECSV, CSV).
 
-    Depth needs {band}_psf_mag, {band}_cmodel_mag and {band}_cmodel_magerr; the PSF needs the
-    moments sdss_psf_xx, yy, xy and psf_used, psf_reserved. What is absent is said. Writes
-    quality.ecsv and four pictures.
+    Depth needs a magnitude or flux of a band and its error; the PSF needs the moments
+    sdss_psf_xx, yy, xy and psf_used, psf_reserved. What is absent is said. Writes quality.ecsv and
+    four pictures.
     """
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
     from skymill.qa.catalogue_quality import QualityOptions, measure_quality
     from skymill.qa.quality_figures import draw_depth, draw_null_tests, draw_psf_quality, draw_sky
 
-    table = _named(read_catalogue(catalogue), options["columns"])
+    table = _named(read_catalogue(catalogue), options)
     settings = QualityOptions(
-        band=options["band"],
+        band=options["shape_band"],
         pixel_scale=options["pixel_scale"],
         epoch_mjd=options["epoch"] or 0.0,
     )
     reference = options["reference"]
     found = measure_quality(
         table,
-        [_reference(reference, options["reference_epoch"])] if reference else [],
-        stars=[read_catalogue(options["stars"])] if options["stars"] else [],
+        [read_reference(reference, bands=False, epoch_mjd=options["reference_epoch"])]
+        if reference
+        else [],
+        stars=[read_catalogue(options["psf_stars"])] if options["psf_stars"] else [],
         shears=read_catalogue(options["shears"]) if options["shears"] else None,
         options=settings,
     )
@@ -87,11 +104,13 @@ def _sentence(row: Any) -> str:
     return f"{name:34s} {row['value']:.6g}{error}{unit}{chance}"
 
 
-def _named(table: Any, columns: tuple[str, ...]) -> Any:
+def _named(table: Table, options: dict[str, Any]) -> Table:
     """The table with skymill's names beside its own."""
+    import numpy as np
+
     from skymill.data.errors import ConfigError, DataError
 
-    for pair in columns:
+    for pair in options["renamed"]:
         name, _, theirs = pair.partition("=")
         if not name or not theirs:
             raise ConfigError(f"--column takes NAME=THEIRS; got {pair!r}")
@@ -101,30 +120,29 @@ def _named(table: Any, columns: tuple[str, ...]) -> Any:
                 f"{', '.join(table.colnames[:20])}{' ...' if len(table.colnames) > 20 else ''}"
             )
         table[name] = table[theirs]
-    if missing := [name for name in ("ra", "dec") if name not in table.colnames]:
-        raise DataError(
-            f"the catalogue has no column {' and '.join(missing)}; name it with --column "
-            f"{missing[0]}=THEIRS"
-        )
+    table["ra"], table["dec"] = read_positions(table, ra=options["ra"], dec=options["dec"])
+    stars = read_stars(table, options["stars_cut"])
+    if stars is not None and (options["stars_cut"] or "extendedness" not in table.colnames):
+        table["extendedness"] = np.where(stars, 0.0, 1.0)
+    _set_magnitudes(table, options)
     return table
 
 
-def _reference(path: Path, epoch: float) -> Any:
-    """A reference table in the schema of skymill's own."""
+def _set_magnitudes(table: Table, options: dict[str, Any]) -> None:
+    """Magnitudes of the bands under skymill's names, where they are not there already."""
     import numpy as np
-    from astropy.table import Table
 
-    from skymill.data.tables import float_column
-    from skymill.lensing.files import find_column, read_catalogue
+    from skymill.calibrate.column_map import read_band_fluxes
+    from skymill.data.units import magnitude_error, magnitude_from_njy
 
-    table = read_catalogue(path)
-    n = len(table)
-    out = Table({"id": np.arange(n), "epoch": np.full(n, epoch)})
-    for name in ("ra", "dec"):
-        out[name] = find_column(table, [name], meaning="position", option=f"{name} in --reference")
-    for name, theirs in (("pm_ra", "pmra"), ("pm_dec", "pmdec")):
-        found = next((c for c in (name, theirs) if c in table.colnames), name)
-        out[name] = np.nan_to_num(float_column(table, found))
-    for name in ("ra_err", "dec_err", "pm_ra_err", "pm_dec_err", "parallax"):
-        out[name] = np.zeros(n)
-    return out
+    columns = read_columns(table, options, kind="cmodel", minimum=0)
+    if not columns:
+        click.echo("note: no band was found, so no depth: name one with --band BAND=VALUE,ERROR")
+    flux, err = read_band_fluxes(table, columns)
+    for k, band in enumerate(columns):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = magnitude_from_njy(flux[:, k]), magnitude_error(flux[:, k], err[:, k])
+        for kind in ("psf", "cmodel"):
+            for name, value in zip(("mag", "magerr"), values, strict=True):
+                if f"{band}_{kind}_{name}" not in table.colnames:
+                    table[f"{band}_{kind}_{name}"] = value

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.foreign_columns import (
+    band_options,
+    extinction_options,
+    position_options,
+    read_columns,
+    read_extinction,
+    read_positions,
+    read_reference,
+    read_stars,
+    star_option,
+)
 from skymill.cli.parameters import make_folder
 
 if TYPE_CHECKING:
@@ -20,23 +31,9 @@ if TYPE_CHECKING:
 
 @click.command(name="zero-points")
 @click.argument("catalogue", type=click.Path(path_type=Path))
-@click.option("--bands", default="", help="Bands such as u,g,r,i,z; all that are found if omitted.")
-@click.option(
-    "--band",
-    "columns",
-    multiple=True,
-    metavar="BAND=VALUE,ERROR[,UNIT]",
-    help="Columns of a band; UNIT is mag (default), nJy, uJy, mJy, Jy or nmgy.",
-)
-@click.option("--ra", default="ra", show_default=True, help="Column of right ascension [deg].")
-@click.option("--dec", default="dec", show_default=True, help="Column of declination [deg].")
-@click.option(
-    "--stars",
-    "stars_cut",
-    default="",
-    metavar="COLUMN,MIN,MAX",
-    help="Which rows are stars; is_star or extendedness < 0.5 if omitted.",
-)
+@position_options
+@band_options
+@star_option
 @click.option(
     "--camera",
     default="decam",
@@ -53,7 +50,7 @@ if TYPE_CHECKING:
     "--survey",
     default="ps1",
     show_default=True,
-    help="Its survey: ps1, sdss, sm_dr4, des, legacy, or the camera's name.",
+    help="Its survey: ps1, sdss, sm_dr4, des, legacy, or a camera's name.",
 )
 @click.option(
     "--reference-band",
@@ -70,10 +67,7 @@ if TYPE_CHECKING:
     metavar="SURVEY=FILE",
     help="Another catalogue to compare the result with; may be given many times.",
 )
-@click.option("--dust-map", default="", help="E(B-V): FITS image, HEALPix map or folder of SFD.")
-@click.option("--dust-column", default="", help="Column of the HEALPix map.")
-@click.option("--dust-scale", default=1.0, show_default=True, help="Factor on the map.")
-@click.option("--ebv", default="", help="Column of E(B-V), or a number for all; 0 if omitted.")
+@extinction_options
 @click.option(
     "--locus/--no-locus", default=True, show_default=True, help="Fit the stellar locus jointly."
 )
@@ -88,21 +82,17 @@ if TYPE_CHECKING:
 )
 def zero_points(**options: Any) -> None:
     """Deredden CATALOGUE, find the zero points of its bands, and write it calibrated."""
-    from skymill.calibrate.column_map import choose_band_columns
     from skymill.calibrate.residual_map import map_residuals
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
     from skymill.qa.zero_point_figures import draw_zero_points
 
     table = read_catalogue(options["catalogue"])
-    columns = choose_band_columns(
-        table.colnames, bands=options["bands"], entries=options["columns"], kind="psf"
-    )
-    ra, dec = _position(table, options)
-    ebv = _ebv(table, ra, dec, options)
-    stars = _stars(table, columns, ra, dec, ebv, options)
+    columns = read_columns(table, options, kind="psf")
+    ebv, coefficients = read_extinction(table, options, columns)
+    stars = _stars(table, columns, ebv, coefficients, options)
     fit = _fit(stars, tuple(columns), options)
     folder = make_folder(options["output"])
-    calibrated = _calibrated(table, columns, ebv, fit, options)
+    calibrated = _calibrated(table, columns, ebv, coefficients, fit)
     write_catalogue(calibrated, folder / "calibrated.parquet")
     write_catalogue(fit.table, folder / "zero_points.ecsv")
     write_catalogue(fit.stars, folder / "zero_point_stars.parquet")
@@ -120,100 +110,24 @@ def zero_points(**options: Any) -> None:
     click.echo(f"wrote {folder / 'calibrated.parquet'} and the zero points beside it")
 
 
-def _position(
-    table: Table, options: dict[str, Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from skymill.lensing.files import find_column
-
-    ra = find_column(table, [options["ra"]], meaning="right ascension", option="--ra")
-    dec = find_column(table, [options["dec"]], meaning="declination", option="--dec")
-    return ra, dec
-
-
-def _ebv(
-    table: Table, ra: NDArray[np.float64], dec: NDArray[np.float64], options: dict[str, Any]
-) -> NDArray[np.float64]:
-    import numpy as np
-
-    from skymill.calibrate.extinction import ExtinctionOptions, read_ebv
-    from skymill.data.errors import DataError
-    from skymill.lensing.files import find_column
-
-    if options["dust_map"]:
-        settings = ExtinctionOptions(
-            source="map",
-            map_path=options["dust_map"],
-            map_column=options["dust_column"],
-            map_scale=options["dust_scale"],
-        )
-        ebv = read_ebv(settings, ra, dec)
-    elif options["ebv"]:
-        try:
-            ebv = np.full(len(table), float(options["ebv"]))
-        except ValueError:
-            ebv = find_column(table, [options["ebv"]], meaning="E(B-V)", option="--ebv")
-    else:
-        ebv = np.zeros(len(table))
-    known = np.isfinite(ebv)
-    if len(ebv) and not known.any():
-        raise DataError("no object has an E(B-V): is the map of another part of the sky?")
-    if not known.all():
-        click.echo(f"warning: {int((~known).sum())} objects have no E(B-V) and stay uncalibrated")
-    click.echo(f"median E(B-V) {np.median(ebv[known]) if known.any() else np.nan:.4f} mag")
-    return ebv
-
-
 def _stars(
     table: Table,
     columns: dict[str, BandColumns],
-    ra: NDArray[np.float64],
-    dec: NDArray[np.float64],
     ebv: NDArray[np.float64],
+    coefficients: dict[str, float],
     options: dict[str, Any],
 ) -> Table:
-    import numpy as np
-
     from skymill.calibrate.foreign_stars import make_stars
-    from skymill.data.errors import ConfigError, DataError
-    from skymill.lensing.files import find_column
+    from skymill.data.errors import DataError
 
-    cut = options["stars_cut"]
-    if cut:
-        try:
-            name, low, high = cut.split(",")
-            limits = float(low), float(high)
-        except ValueError:
-            raise ConfigError(f"--stars takes COLUMN,MIN,MAX; got {cut!r}") from None
-    elif "is_star" in table.colnames:
-        name, limits = "is_star", (0.5, 1.5)
-    elif "extendedness" in table.colnames:
-        name, limits = "extendedness", (-0.5, 0.5)
-    else:
+    ra, dec = read_positions(table, ra=options["ra"], dec=options["dec"])
+    chosen = read_stars(table, options["stars_cut"])
+    if chosen is None:
         raise DataError(
             "the catalogue has neither is_star nor extendedness: say which rows are stars with "
             "--stars COLUMN,MIN,MAX"
         )
-    values = find_column(table, [name], meaning="choice of the stars", option="--stars")
-    with np.errstate(invalid="ignore"):
-        chosen = (values >= limits[0]) & (values <= limits[1])
-    if not chosen.any():
-        raise DataError(f"no row is a star: {name} is nowhere from {limits[0]} to {limits[1]}")
-    stars = make_stars(table, columns, ra=ra, dec=dec, ebv=ebv, survey=options["camera"])
-    return stars[chosen]
-
-
-def _read_reference(path: Path, entries: tuple[str, ...]) -> Table:
-    from skymill.calibrate.column_map import choose_band_columns
-    from skymill.calibrate.foreign_stars import make_reference
-    from skymill.lensing.files import find_column, read_catalogue
-
-    table = read_catalogue(path)
-    columns = choose_band_columns(
-        table.colnames, entries=entries, kind="psf", option="--reference-band"
-    )
-    ra = find_column(table, ["ra", "ra_icrs", "raj2000"], meaning="right ascension", option="ra")
-    dec = find_column(table, ["dec", "de_icrs", "dej2000"], meaning="declination", option="dec")
-    return make_reference(table, columns, ra=ra, dec=dec)
+    return make_stars(table, columns, ra=ra, dec=dec, ebv=ebv, coefficients=coefficients)[chosen]
 
 
 def _fit(stars: Table, bands: tuple[str, ...], options: dict[str, Any]) -> ZeroPointFit:
@@ -224,7 +138,7 @@ def _fit(stars: Table, bands: tuple[str, ...], options: dict[str, Any]) -> ZeroP
     path = options["reference"]
     if path is None and not options["locus"]:
         raise ConfigError("--no-locus needs a --reference: there is nothing else to calibrate by")
-    references = [] if path is None else [_read_reference(path, options["reference_columns"])]
+    references = [] if path is None else [read_reference(path, options["reference_columns"])]
     return fit_zero_points(
         stars,
         references,
@@ -253,14 +167,13 @@ def _calibrated(
     table: Table,
     columns: dict[str, BandColumns],
     ebv: NDArray[np.float64],
+    coefficients: dict[str, float],
     fit: ZeroPointFit,
-    options: dict[str, Any],
 ) -> Table:
     """The catalogue with calibrated fluxes and magnitudes beside its own columns."""
     import numpy as np
 
     from skymill.calibrate.column_map import read_band_fluxes
-    from skymill.calibrate.extinction import extinction_coefficient
     from skymill.data.units import magnitude_error, magnitude_from_njy
 
     out = table.copy()
@@ -268,8 +181,7 @@ def _calibrated(
     out["ebv"] = ebv
     offsets = {str(r["band"]): float(r["offset"]) for r in fit.table}
     for k, band in enumerate(columns):
-        r = extinction_coefficient(band, survey=options["camera"])
-        factor = 10.0 ** (0.4 * (r * ebv + offsets[band]))
+        factor = 10.0 ** (0.4 * (coefficients[band] * ebv + offsets[band]))
         f, e = flux[:, k] * factor, err[:, k] * factor
         out[f"{band}_calibrated_flux"], out[f"{band}_calibrated_fluxerr"] = f, e
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -301,7 +213,7 @@ def _compare(
         path = Path(name)
         found = compare_photometry(
             shifted,
-            [_read_reference(path, ())],
+            [read_reference(path)],
             bands=bands,
             survey=survey,
             name=path.name.split(".")[0][:24],

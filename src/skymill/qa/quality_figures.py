@@ -99,6 +99,8 @@ def draw_depth(catalogue: Table, quality: Quality) -> bytes:
         middle.axhline(MAG_ERR_FACTOR / snr, color="0.5", lw=0.7)
     right.set(xlabel="model magnitude", ylabel="objects per 0.1 mag")
     right.set_title("at S/N 10 and 20, with medians", fontsize=9)
+    if not quality.counts:
+        _empty(middle, "no magnitudes")
     for axes in (left, right):
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=7, loc="upper left", frameon=False, ncols=3 if axes is left else 1)
@@ -163,7 +165,9 @@ def draw_sky(
     if len(east) == 0:
         _empty(right, "no astrometric reference")
         return figure_to_png(figure)
-    right.plot(east, north, ".", ms=3, alpha=0.6)
+    step = max(len(east) // _MAX_POINTS, 1)
+    crowd = min(1.0, 1000.0 / len(east))
+    right.plot(east[::step], north[::step], ".", ms=1 + 2 * crowd, alpha=0.2 + 0.4 * crowd)
     reach = float(np.clip(4 * np.median(np.hypot(east, north)), 10.0, 1000.0))
     right.axhline(0, color="0.6", lw=0.7)
     right.axvline(0, color="0.6", lw=0.7)
@@ -201,11 +205,14 @@ def _draw_objects(
     east, north = field_offsets(
         float_column(catalogue, "ra"), float_column(catalogue, "dec"), centre
     )
-    galaxy = float_column(catalogue, "extendedness") > 0.5
-    star = ~galaxy & np.isfinite(east)
-    step = max(int(star.sum()) // _MAX_POINTS, 1)
-    axes.plot(east[star][::step], north[star][::step], ".", ms=1, color="#1f77b4", label="stars",
-              rasterized=True)  # fmt: skip
+    extendedness = float_column(catalogue, "extendedness")
+    galaxy = extendedness > 0.5
+    star = ~galaxy & np.isfinite(east + extendedness)
+    unknown = ~np.isfinite(extendedness) & np.isfinite(east)
+    for some, colour in ((unknown, "0.6"), (star, "#1f77b4")):
+        step = max(int(some.sum()) // _MAX_POINTS, 1)
+        axes.plot(east[some][::step], north[some][::step], ".", ms=1, color=colour,
+                  rasterized=True)  # fmt: skip
     e1, e2 = float_column(catalogue, "e1"), float_column(catalogue, "e2")
     size = float_column(catalogue, "sdss_xx") + float_column(catalogue, "sdss_yy")
     with np.errstate(invalid="ignore"):
@@ -221,7 +228,10 @@ def _draw_objects(
         offset_transform=axes.transData, rasterized=True,
     ))  # fmt: skip
     axes.autoscale_view()
-    _on_sky(axes, f"{int(galaxy.sum())} galaxies (ellipses), {int(star.sum())} stars")
+    title = f"{int(galaxy.sum())} galaxies (ellipses), {int(star.sum())} stars"
+    if unknown.any():
+        title += f", {int(unknown.sum())} unknown"
+    _on_sky(axes, title if unknown.sum() < len(catalogue) else f"{len(catalogue)} objects")
 
 
 def _draw_visits(axes: Axes, visits: Sequence[Table], centre: tuple[float, float]) -> None:
