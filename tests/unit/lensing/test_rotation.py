@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from scipy.stats import multivariate_normal
 
 from skymill.data.errors import DataError
 from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
@@ -70,44 +70,72 @@ def test_scatter_of_turned_maps_is_the_analytic_variance():
     assert ratio[inside].std() == pytest.approx(np.sqrt(2 / 96), rel=0.3)
 
 
-def smoothness(radius):
-    """Mean square slope of S/N of white noise under Q, per axis [1 / arcmin2], with theta in Q."""
-    r = (np.arange(4000) + 0.5) / 4000
-    q = aperture_filter("polynomial", r)
-    slope = np.gradient(q, r)
-    # |grad (Q e^{2 i phi})|^2 = Q'^2 + 4 Q^2 / r^2; half for each axis.
-    return 0.5 * np.sum((slope**2 + 4 * q**2 / r**2) * r) / np.sum(q**2 * r) / radius**2
+def noise_correlation(name, places):
+    """Correlation of white noise under Q e^{2 i phi} at offsets (m, 2) of the aperture's radius."""
+    axis = (np.arange(1000) + 0.5) / 250 - 2
+
+    def kernel(x, y):
+        z = (axis[None, :] - x) + 1j * (axis[:, None] - y)
+        return aperture_filter(name, np.abs(z)) * (z / np.abs(z)) ** 2
+
+    own = kernel(0, 0)
+    return [np.vdot(kernel(*p), own).real / np.vdot(own, own).real for p in places]
+
+
+def expected_regions(name, *, step, usable, threshold):
+    """Regions above a threshold of a Gaussian field on a grid, neighbours also by corners.
+
+    It is the mean Euler characteristic: pixels less pairs plus triangles less squares of
+    neighbours that are all above, each as likely as the normal distribution of the filter's own
+    correlation says. Holes, which it does not count, are rare. The formulas of smooth fields
+    (Adler 1981; Bond & Efstathiou 1987) need spectral moments which diverge for filters with a
+    jump or a kink.
+    """
+    side, corner = noise_correlation(name, [(step, 0.0), (step, step)])
+    place = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
+    distance = np.abs(place[:, None] - place[None, :]).sum(axis=-1)
+    covariance = np.array([1.0, side, corner])[distance]
+
+    def all_above(k):
+        return multivariate_normal.cdf(np.full(len(k), -threshold), cov=covariance[np.ix_(k, k)])
+
+    m = usable.astype(int)
+    square = np.stack([m[:-1, :-1], m[:-1, 1:], m[1:, 1:], m[1:, :-1]])
+    pairs = (m[1:] * m[:-1]).sum() + (m[:, 1:] * m[:, :-1]).sum()
+    corners = (square[0] * square[2]).sum() + (square[1] * square[3]).sum()
+    triangles = sum(np.delete(square, i, axis=0).prod(axis=0).sum() for i in range(4))
+    return (
+        m.sum() * all_above([0])
+        - pairs * all_above([0, 1])
+        - corners * all_above([0, 2])
+        + triangles * all_above([0, 1, 2])
+        - square.prod(axis=0).sum() * all_above([0, 1, 2, 3])
+    )
 
 
 @pytest.mark.slow
-def test_peaks_of_turned_maps_are_as_many_as_gaussian_fields_have():
-    # Dense and fine, so that the noise is a smooth Gaussian field.
-    radius, side = 5.0, 30.0
-    sample = make_sample(n=6000, side=side)
+@pytest.mark.parametrize("name", ["schirmer", "polynomial", "gaussian", "tsis"])
+def test_peaks_of_turned_maps_are_as_many_as_gaussian_fields_have(name):
+    # 900 galaxies in an aperture: with few, turned shapes have a negative kurtosis.
+    radius, step, threshold = 2.5, 9.0, 3.0
+    sample = make_sample(n=30_000, side=25.0)
     options = ApertureMassOptions(
-        filter="polynomial", aperture_min_arcmin=radius, aperture_max_arcmin=radius, n_apertures=1,
-        step_arcsec=12.0,
+        filter=name, aperture_min_arcmin=radius, aperture_max_arcmin=radius, n_apertures=1,
+        step_arcsec=step,
     )  # fmt: skip
     found = make_aperture_mass_map(sample, options=options)
-    threshold = 3.0
-    peaks = PeakOptions(threshold=threshold, min_area=1, min_coverage=0.9)
     rotated = make_rotated_maps(
-        sample, found, rng=np.random.default_rng(7), options=RotationOptions(n_rotations=60),
-        peaks=peaks,
+        sample, found, rng=np.random.default_rng(7), options=RotationOptions(n_rotations=80),
+        peaks=PeakOptions(threshold=threshold, min_area=1, min_coverage=0.9),
     )  # fmt: skip
-    area = (found.coverage[0] >= 0.9).sum() * found.step_arcmin**2
-    edge = 2.0 * np.sqrt(area)  # half of a square's outline
-    slope2 = smoothness(radius)
-    # Euler characteristic of the excursions of a smooth Gaussian field (Adler 1981).
-    tail = np.exp(-(threshold**2) / 2)
-    expected = (
-        area * slope2 * threshold * tail / (2 * np.pi) ** 1.5
-        + edge * np.sqrt(slope2) * tail / (2 * np.pi)
-        + ndtr(-threshold)
+    expected = expected_regions(
+        name, step=step / 60 / radius, usable=found.coverage[0] >= 0.9, threshold=threshold
     )
     got = len(rotated.peak_snr) / rotated.n_maps
-    # 120 maps with one or two peaks each: 8 %; the smallest excursions lie between pixels.
-    assert got == pytest.approx(expected, rel=0.2), (got, expected)
+    error = np.sqrt(got / rotated.n_maps)
+    print(f"{name}: {got:.2f} +- {error:.2f} peaks a map, expected {expected:.2f}")  # noqa: T201
+    # The kurtosis takes some 3 % of the peaks of 3 sigma.
+    assert abs(got - expected) < 3 * error + 0.04 * expected
 
 
 def test_false_alarms_are_as_frequent_as_promised():
