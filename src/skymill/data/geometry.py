@@ -119,8 +119,13 @@ class FitsWcs:
         if wcs.sip is not None:
             sip = wcs.sip
             wcs.sip = Sip(sip.a, sip.b, sip.ap, sip.bp, wcs.wcs.crpix)
+        return self._of(wcs)
+
+    @classmethod
+    def _of(cls, wcs: WCS) -> FitsWcs:
+        """The mapping of a changed copy of another's."""
         wcs.wcs.set()
-        out = FitsWcs.__new__(FitsWcs)
+        out = cls.__new__(cls)
         out._wcs = wcs
         return out
 
@@ -145,16 +150,13 @@ class FitsWcs:
         """
         if self._wcs.has_distortion:
             raise DataError("a mapping with distortions cannot be binned")
-        header = self.header
-        for axis in (1, 2):
-            header[f"CRPIX{axis}"] = (header[f"CRPIX{axis}"] - 0.5) / block + 0.5
-            header[f"CDELT{axis}"] = header.get(f"CDELT{axis}", 1.0) * block
-            if "CD1_1" in header:
-                del header[f"CDELT{axis}"]
-        for key in ("CD1_1", "CD1_2", "CD2_1", "CD2_2"):
-            if key in header:
-                header[key] *= block
-        return FitsWcs(header)
+        wcs = self._wcs.deepcopy()
+        wcs.wcs.crpix = (wcs.wcs.crpix - 0.5) / block + 0.5
+        if wcs.wcs.has_cd():
+            wcs.wcs.cd = wcs.wcs.cd * block
+        else:
+            wcs.wcs.cdelt = wcs.wcs.cdelt * block
+        return self._of(wcs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FitsWcs) and self._header == other._header

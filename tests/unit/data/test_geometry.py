@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from skymill.data.errors import DataError
 from skymill.data.geometry import FitsWcs
 
 PLAIN = {
@@ -38,3 +39,21 @@ def test_a_part_of_an_image_has_the_same_sky(projection, more):
     for copy in (FitsWcs(part.header), pickle.loads(pickle.dumps(part))):
         assert copy == part
         np.testing.assert_array_equal(copy.pixel_to_sky(x=x, y=y), sky)
+
+
+@pytest.mark.parametrize("matrix", ["CD", "PC"])
+def test_blocks_of_pixels_have_the_sky_of_their_middles(matrix):
+    words = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"} | PLAIN
+    if matrix == "PC":
+        steps = {k: words.pop(k) for k in PLAIN if k.startswith("CD")}
+        words |= {k.replace("CD", "PC"): 1e4 * v for k, v in steps.items()}
+        words |= {"CDELT1": 1e-4, "CDELT2": 1e-4}
+    whole = FitsWcs(fits.Header(words))
+    x, y = np.linspace(-5, 30, 11), np.linspace(25, -4, 11)
+    expected = whole.pixel_to_sky(x=4 * x + 1.5, y=4 * y + 1.5)
+    blocks = whole.binned(4)
+    for each in (blocks, FitsWcs(blocks.header)):
+        np.testing.assert_allclose(each.pixel_to_sky(x=x, y=y), expected, rtol=1e-13)
+    words |= SIP | {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP"}
+    with pytest.raises(DataError, match="distortions"):
+        FitsWcs(fits.Header(words)).binned(2)
