@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -322,7 +323,10 @@ def compressed_image(
     names = ["COMPRESSED_DATA"]
     if quantized:
         names += ["GZIP_COMPRESSED_DATA", "ZSCALE", "ZZERO"]
-    body, dtype, n_tile = _encoded(data, algorithm, about, names)
+    if algorithm == "GZIP_1" and not quantized:
+        body, dtype, n_tile = _gzipped(data, tile)
+    else:
+        body, dtype, n_tile = _encoded(data, algorithm, about, names)
     heap = len(body) - n_tile * dtype.itemsize
     longest = _longest(body, dtype, n_tile)
     forms = [f"1PB({longest[0]})", f"1PB({longest[-1]})", "1D", "1D"]
@@ -340,6 +344,20 @@ def _settings(algorithm: str, step: float | None) -> list[tuple[str, int | float
     if step is not None:
         words.append(("NOISEBIT", step))
     return words
+
+
+def _gzipped(data: NDArray[Any], tile: tuple[int, int]) -> tuple[bytes, np.dtype[Any], int]:
+    """As `_encoded`, without loss; noise takes a seventh of the time of the highest level."""
+    pixels, parts = data.astype(data.dtype.newbyteorder(">"), copy=False), []
+    for y in range(0, data.shape[0], tile[0]):
+        for x in range(0, data.shape[1], tile[1]):
+            packer = zlib.compressobj(level=1, wbits=31)
+            own = np.ascontiguousarray(pixels[y : y + tile[0], x : x + tile[1]])
+            parts.append(packer.compress(own) + packer.flush())
+    dtype = np.dtype([("COMPRESSED_DATA", ">i4", (2,))])
+    sizes = np.array([len(part) for part in parts])
+    rows = np.stack([sizes, np.cumsum(sizes) - sizes], axis=1).astype(">i4")
+    return rows.tobytes() + b"".join(parts), dtype, len(parts)
 
 
 def _encoded(
