@@ -9,9 +9,9 @@ from scipy.optimize import minimize_scalar
 
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
 from skymill.lensing.cosmology import FIDUCIAL
-from skymill.lensing.mass_fit import fit_nfw_mass
+from skymill.lensing.masses.mass_fit import fit_nfw_mass
+from skymill.lensing.masses.sources import SourceOptions, select_sources
 from skymill.lensing.nfw import NfwHalo
-from skymill.lensing.sources import SourceOptions, select_sources
 
 
 def main() -> None:

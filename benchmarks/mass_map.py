@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
-from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
-from skymill.lensing.filters import aperture_filter
+from skymill.lensing.maps.aperture_mass import ApertureMassOptions, make_aperture_mass_map
+from skymill.lensing.maps.filters import aperture_filter
 
 
 def _exact_row(east, north, g1, g2, offsets, y, apertures):

@@ -8,8 +8,8 @@ import numpy as np
 from astropy.table import Table
 from scipy.stats import gaussian_kde
 
-from skymill.lensing.red_sequence import find_red_sequence
-from skymill.lensing.ridge import expected_colour
+from skymill.lensing.members.red_sequence import find_red_sequence
+from skymill.lensing.members.ridge import expected_colour
 
 
 def _catalogue(rng: np.random.Generator, n_field: int, n_members: int) -> Table:

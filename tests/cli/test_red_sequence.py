@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from skymill.cli.red_sequence import red_sequence
 from skymill.data.errors import SkymillError
 from skymill.lensing.files import read_catalogue
-from skymill.lensing.ridge import expected_colour
+from skymill.lensing.members.ridge import expected_colour
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skymill.lensing.catalogue import ShearSample
-from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
+from skymill.lensing.masses.mass_fit import MassFitOptions, fit_nfw_mass
 from skymill.photoz.estimate import estimate_photoz
 from skymill.photoz.storage import decode_pz, grid_of
 from skymill.sims.scene import SceneOptions, make_scene

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
 from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.files import read_catalogue
-from skymill.lensing.rotation import turn_shapes
+from skymill.lensing.maps.aperture_mass import ApertureMassOptions, make_aperture_mass_map
+from skymill.lensing.maps.rotation import turn_shapes
 
 N_ROTATED = 100
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
 from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.files import read_catalogue
-from skymill.lensing.peaks import PeakOptions
-from skymill.lensing.rotation import RotationOptions, make_rotated_maps
+from skymill.lensing.maps.aperture_mass import ApertureMassOptions, make_aperture_mass_map
+from skymill.lensing.maps.peaks import PeakOptions
+from skymill.lensing.maps.rotation import RotationOptions, make_rotated_maps
 
 OPTIONS = ApertureMassOptions(
     aperture_min_arcmin=0.75, aperture_max_arcmin=1.75, n_apertures=3, step_arcsec=6.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from skymill.lensing.red_sequence import RedSequenceOptions, find_red_sequence
+from skymill.lensing.members.red_sequence import RedSequenceOptions, find_red_sequence
 
 
 def probability_at(sequence, places):

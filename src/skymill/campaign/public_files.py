@@ -250,7 +250,7 @@ def _shear_calibration(out: _Products) -> None:
 
 
 def _mass_map(out: _Products) -> None:
-    from skymill.lensing.aperture_mass import ApertureMassMap
+    from skymill.lensing.maps.aperture_mass import ApertureMassMap
 
     peaks, hdus = out.get("massMapPeaks"), out.get("massMap")
     if peaks is None or hdus is None:

@@ -18,15 +18,15 @@ from skymill.cli.lens_catalogue import (
     redshift_options,
 )
 from skymill.cli.parameters import CENTRE, make_folder
-from skymill.lensing.aperture_mass import ApertureMassOptions
-from skymill.lensing.convergence import ConvergenceOptions
 from skymill.lensing.cosmology import CosmologyOptions
-from skymill.lensing.halo_fit import HaloFitOptions
-from skymill.lensing.halo_profiles import HaloOptions
-from skymill.lensing.mass_fit import MassFitOptions
-from skymill.lensing.peaks import PeakOptions
-from skymill.lensing.rotation import RotationOptions
-from skymill.lensing.sources import SourceOptions
+from skymill.lensing.maps.aperture_mass import ApertureMassOptions
+from skymill.lensing.maps.convergence import ConvergenceOptions
+from skymill.lensing.maps.peaks import PeakOptions
+from skymill.lensing.maps.rotation import RotationOptions
+from skymill.lensing.masses.halo_fit import HaloFitOptions
+from skymill.lensing.masses.halo_profiles import HaloOptions
+from skymill.lensing.masses.mass_fit import MassFitOptions
+from skymill.lensing.masses.sources import SourceOptions
 
 
 @click.group(name="lens")
@@ -69,10 +69,10 @@ def map_command(**options: Any) -> None:
     """Map the aperture mass (E mode, B mode, noise) of CATALOGUE and list its peaks."""
     import numpy as np
 
-    from skymill.lensing.aperture_mass import make_aperture_mass_map
     from skymill.lensing.files import write_bytes, write_catalogue
-    from skymill.lensing.peaks import find_peaks
-    from skymill.lensing.rotation import judge_peaks, make_rotated_maps
+    from skymill.lensing.maps.aperture_mass import make_aperture_mass_map
+    from skymill.lensing.maps.peaks import find_peaks
+    from skymill.lensing.maps.rotation import judge_peaks, make_rotated_maps
     from skymill.qa.mass_figures import draw_mass_map
 
     map_options = build_options(ApertureMassOptions, options)
@@ -118,8 +118,8 @@ def convergence_command(**options: Any) -> None:
     """Map the convergence of CATALOGUE: Kaiser-Squires and a Wiener filter, E and B."""
     import numpy as np
 
-    from skymill.lensing.convergence import make_convergence_map
     from skymill.lensing.files import write_bytes
+    from skymill.lensing.maps.convergence import make_convergence_map
     from skymill.qa.mass_figures import draw_convergence
 
     sample = load_sample(options)
@@ -153,9 +153,9 @@ def convergence_command(**options: Any) -> None:
 def overlay_command(**options: Any) -> None:
     """Draw the contours of MASS (a file of lens map or lens convergence) over an image."""
     from skymill.data.errors import MissingInputError
-    from skymill.lensing.aperture_mass import ApertureMassMap
-    from skymill.lensing.convergence import ConvergenceMap
     from skymill.lensing.files import open_images, write_bytes
+    from skymill.lensing.maps.aperture_mass import ApertureMassMap
+    from skymill.lensing.maps.convergence import ConvergenceMap
     from skymill.qa.mass_overlays import (
         draw_overlay,
         mass_contours,
@@ -207,10 +207,10 @@ def fit_command(**options: Any) -> None:
     """Fit the mass of one cluster in CATALOGUE around --centre, or around its highest peak."""
     import numpy as np
 
-    from skymill.lensing.aperture_mass import make_aperture_mass_map
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
-    from skymill.lensing.mass_fit import fit_nfw_mass
-    from skymill.lensing.peaks import best_peak, find_peaks
+    from skymill.lensing.maps.aperture_mass import make_aperture_mass_map
+    from skymill.lensing.maps.peaks import best_peak, find_peaks
+    from skymill.lensing.masses.mass_fit import fit_nfw_mass
     from skymill.qa.mass_figures import draw_mass_fit
 
     wanted = {
@@ -271,7 +271,7 @@ def halos_command(**options: Any) -> None:
 
     from skymill.data.errors import ConfigError
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
-    from skymill.lensing.halo_fit import LensPosition, fit_halos
+    from skymill.lensing.masses.halo_fit import LensPosition, fit_halos
     from skymill.qa.mass_figures import draw_halo_fit
 
     places = list(options["positions"]) or [options["centre"]]

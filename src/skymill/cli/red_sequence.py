@@ -42,7 +42,7 @@ def red_sequence(catalogue: Path, **options: Any) -> None:
     red_sequence_density.fits and red_sequence.png.
     """
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
-    from skymill.lensing.red_sequence import RedSequenceOptions, find_red_sequence
+    from skymill.lensing.members.red_sequence import RedSequenceOptions, find_red_sequence
     from skymill.qa.red_sequence_figures import draw_red_sequence
 
     search = RedSequenceOptions(
@@ -122,7 +122,7 @@ def _grade(sequence: Any, options: dict[str, Any], folder: Path) -> None:
 
     from skymill.lensing.cosmology import FIDUCIAL
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
-    from skymill.lensing.purity import grade_members
+    from skymill.lensing.members.purity import grade_members
     from skymill.qa.red_sequence_figures import draw_grades
 
     distance = float(FIDUCIAL.angular_distance(options["redshift"]))

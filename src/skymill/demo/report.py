@@ -192,7 +192,7 @@ _READY = (
 
 def _pictures(products: Products, cluster: Cluster, truth: Truth | None) -> dict[str, bytes]:
     """Pictures that the steps made themselves, and the mass map with the true position."""
-    from skymill.lensing.aperture_mass import ApertureMassMap
+    from skymill.lensing.maps.aperture_mass import ApertureMassMap
     from skymill.qa.mass_figures import draw_mass_map
     from skymill.qa.report_figures import draw_colour
 

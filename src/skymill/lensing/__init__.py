@@ -1,1 +1,5 @@
-"""Mass profiles, aperture-mass maps, peaks, cluster masses, the red sequence."""
+"""Gravitational lensing by clusters.
+
+`maps` of the mass and their peaks, `masses` of halos, `members` on the red sequence; here what they
+share: shear catalogues (`catalogue`, `files`), `cosmology` and the halo (`nfw`).
+"""

@@ -14,10 +14,10 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
-from skymill.lensing.aperture_mass import ApertureMassMap
-from skymill.lensing.convergence import ConvergenceMap
-from skymill.lensing.halo_fit import HaloFit
-from skymill.lensing.mass_fit import MassFit
+from skymill.lensing.maps.aperture_mass import ApertureMassMap
+from skymill.lensing.maps.convergence import ConvergenceMap
+from skymill.lensing.masses.halo_fit import HaloFit
+from skymill.lensing.masses.mass_fit import MassFit
 
 __all__ = [
     "choose_aperture",

@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from skymill.data.errors import DataError
 from skymill.data.geometry import FitsWcs
-from skymill.lensing.aperture_mass import ApertureMassMap
-from skymill.lensing.convergence import ConvergenceMap
+from skymill.lensing.maps.aperture_mass import ApertureMassMap
+from skymill.lensing.maps.convergence import ConvergenceMap
 from skymill.qa.mass_figures import choose_aperture, figure_to_png
 from skymill.qa.pictures import decode_png
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from skymill.lensing.aperture_mass import ApertureMassMap
+from skymill.lensing.maps.aperture_mass import ApertureMassMap
 from skymill.qa.mass_figures import figure_to_png
 from skymill.qa.mass_overlays import draw_overlay, mass_contours, read_background
 from skymill.qa.pictures import decode_png

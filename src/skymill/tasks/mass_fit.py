@@ -14,11 +14,11 @@ from lsst.pipe.base import connectionTypes as cT
 from skymill.data.errors import ConfigError
 from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.cosmology import CosmologyOptions
-from skymill.lensing.halo_fit import HaloFitOptions, LensPosition, fit_halos
-from skymill.lensing.halo_profiles import HaloOptions
-from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
-from skymill.lensing.peaks import best_peak, distinct_peaks
-from skymill.lensing.sources import SourceOptions
+from skymill.lensing.maps.peaks import best_peak, distinct_peaks
+from skymill.lensing.masses.halo_fit import HaloFitOptions, LensPosition, fit_halos
+from skymill.lensing.masses.halo_profiles import HaloOptions
+from skymill.lensing.masses.mass_fit import MassFitOptions, fit_nfw_mass
+from skymill.lensing.masses.sources import SourceOptions
 from skymill.photoz.storage import match_pz
 from skymill.qa.mass_figures import draw_halo_fit, draw_mass_fit
 from skymill.tasks._options import options_field, to_options

@@ -13,15 +13,15 @@ from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnect
 from lsst.pipe.base import connectionTypes as cT
 
 from skymill.data.errors import MissingInputError
-from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
 from skymill.lensing.catalogue import ShearSample
-from skymill.lensing.convergence import (
+from skymill.lensing.maps.aperture_mass import ApertureMassOptions, make_aperture_mass_map
+from skymill.lensing.maps.convergence import (
     ConvergenceMap,
     ConvergenceOptions,
     make_convergence_map,
 )
-from skymill.lensing.peaks import PeakOptions, find_peaks
-from skymill.lensing.rotation import RotationOptions, judge_peaks, make_rotated_maps
+from skymill.lensing.maps.peaks import PeakOptions, find_peaks
+from skymill.lensing.maps.rotation import RotationOptions, judge_peaks, make_rotated_maps
 from skymill.qa.mass_figures import draw_convergence, draw_mass_map
 from skymill.qa.mass_overlays import (
     Background,

@@ -13,8 +13,8 @@ from lsst.pipe.base import connectionTypes as cT
 from skymill.data.errors import ConfigError
 from skymill.lensing.cosmology import Cosmology, CosmologyOptions
 from skymill.lensing.files import read_catalogue
-from skymill.lensing.purity import grade_members
-from skymill.lensing.red_sequence import RedSequenceOptions, find_red_sequence
+from skymill.lensing.members.purity import grade_members
+from skymill.lensing.members.red_sequence import RedSequenceOptions, find_red_sequence
 from skymill.qa.red_sequence_figures import draw_red_sequence
 from skymill.tasks._options import options_field, to_options
 

@@ -8,7 +8,7 @@ from astropy.table import Table
 from skymill.data.errors import ConfigError
 from skymill.data.tables import load_schema
 from skymill.data.units import njy_from_magnitude
-from skymill.lensing.aperture_mass import ApertureMassMap
+from skymill.lensing.maps.aperture_mass import ApertureMassMap
 from skymill.photoz.spectra import load_filters, make_model_fluxes
 from skymill.tasks.calibrate_shear import CalibrateShearTask
 from skymill.tasks.deredden_catalog import DereddenCatalogTask

@@ -3,11 +3,11 @@ import pytest
 
 from skymill.data.errors import ConfigError, DataError
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
-from skymill.lensing.contamination import covered_radii, fit_dilution, member_shape
 from skymill.lensing.cosmology import FIDUCIAL
-from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
+from skymill.lensing.masses.contamination import covered_radii, fit_dilution, member_shape
+from skymill.lensing.masses.mass_fit import MassFitOptions, fit_nfw_mass
+from skymill.lensing.masses.sources import SourceOptions, mean_efficiency, select_sources
 from skymill.lensing.nfw import NfwHalo
-from skymill.lensing.sources import SourceOptions, mean_efficiency, select_sources
 
 CENTRE, Z = (200.0, 5.0), 0.2
 SCALE = float(FIDUCIAL.angular_distance(Z)) * np.pi / 10800

@@ -3,17 +3,17 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from skymill.data.errors import DataError
-from skymill.lensing.aperture_mass import ApertureMassOptions, make_aperture_mass_map
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
-from skymill.lensing.filters import aperture_filter
-from skymill.lensing.nfw import NfwHalo
-from skymill.lensing.peaks import PeakOptions, distinct_peaks, find_peaks
-from skymill.lensing.rotation import (
+from skymill.lensing.maps.aperture_mass import ApertureMassOptions, make_aperture_mass_map
+from skymill.lensing.maps.filters import aperture_filter
+from skymill.lensing.maps.peaks import PeakOptions, distinct_peaks, find_peaks
+from skymill.lensing.maps.rotation import (
     RotationOptions,
     judge_peaks,
     make_rotated_maps,
     turn_shapes,
 )
+from skymill.lensing.nfw import NfwHalo
 
 CENTRE = (0.02, 33.0)
 OPTIONS = ApertureMassOptions(

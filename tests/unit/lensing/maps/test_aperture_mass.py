@@ -4,15 +4,15 @@ from scipy.integrate import quad
 from scipy.special import exp1
 
 from skymill.data.errors import ConfigError, DataError
-from skymill.lensing.aperture_mass import (
+from skymill.lensing.catalogue import ShearSample, plane_to_sky
+from skymill.lensing.maps.aperture_mass import (
     ApertureMassMap,
     ApertureMassOptions,
     make_aperture_mass_map,
 )
-from skymill.lensing.catalogue import ShearSample, plane_to_sky
-from skymill.lensing.filters import FILTER_NAMES, aperture_filter
+from skymill.lensing.maps.filters import FILTER_NAMES, aperture_filter
+from skymill.lensing.maps.peaks import PeakOptions, best_peak, find_peaks
 from skymill.lensing.nfw import NfwHalo
-from skymill.lensing.peaks import PeakOptions, best_peak, find_peaks
 
 CENTRE = (0.02, 33.0)
 

@@ -7,11 +7,11 @@ import pytest
 from skymill.data.errors import ConfigError, NoDataError
 from skymill.data.tables import load_schema
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
-from skymill.lensing.halo_fit import HaloFitOptions, LensPosition, fit_halos
-from skymill.lensing.halo_profiles import HaloOptions
-from skymill.lensing.mass_fit import MassFitOptions, fit_nfw_mass
+from skymill.lensing.masses.halo_fit import HaloFitOptions, LensPosition, fit_halos
+from skymill.lensing.masses.halo_profiles import HaloOptions
+from skymill.lensing.masses.mass_fit import MassFitOptions, fit_nfw_mass
+from skymill.lensing.masses.sources import SourceOptions
 from skymill.lensing.nfw import concentration
-from skymill.lensing.sources import SourceOptions
 from skymill.qa.mass_figures import draw_halo_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:'where' used without 'out'")

@@ -5,7 +5,7 @@ import pytest
 
 from skymill.data.errors import ConfigError, DataError
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
-from skymill.lensing.convergence import (
+from skymill.lensing.maps.convergence import (
     ConvergenceMap,
     ConvergenceOptions,
     _multipoles,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 
 from skymill.data.tables import load_schema
-from skymill.lensing.sources import LensedSources
+from skymill.lensing.masses.sources import LensedSources
 
 __all__ = ["ProfileFit", "judge_profile", "make_shear_profile", "ring_edges", "ring_index"]
 

@@ -12,8 +12,8 @@ from scipy import ndimage
 from skymill.data.errors import NoDataError
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
-from skymill.lensing.aperture_mass import ApertureMassMap
 from skymill.lensing.catalogue import sky_to_plane
+from skymill.lensing.maps.aperture_mass import ApertureMassMap
 
 __all__ = ["PeakOptions", "best_peak", "distinct_peaks", "find_peaks", "peaks_of_plane"]
 
@@ -138,7 +138,7 @@ def find_peaks(mass_map: ApertureMassMap, options: PeakOptions = PeakOptions()) 
             "diameter": width,
             "coverage": coverage,
             "is_best": best,
-            # Unknown without maps of turned shapes: skymill.lensing.rotation.judge_peaks.
+            # Unknown without maps of turned shapes: skymill.lensing.maps.rotation.judge_peaks.
             **{name: np.full(len(rows), np.nan) for name in _JUDGED},
         }
     )

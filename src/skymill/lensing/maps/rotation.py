@@ -17,15 +17,15 @@ from scipy.stats import gumbel_r
 from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
-from skymill.lensing._aperture_kernels import turned_histograms
-from skymill.lensing.aperture_mass import (
+from skymill.lensing.catalogue import ShearSample
+from skymill.lensing.maps._aperture_kernels import turned_histograms
+from skymill.lensing.maps.aperture_mass import (
     ApertureMassMap,
     filter_matrix,
     sort_into_cells,
     sum_over_grid,
 )
-from skymill.lensing.catalogue import ShearSample
-from skymill.lensing.peaks import PeakOptions, peaks_of_plane
+from skymill.lensing.maps.peaks import PeakOptions, peaks_of_plane
 
 __all__ = ["RotatedMaps", "RotationOptions", "judge_peaks", "make_rotated_maps", "turn_shapes"]
 
@@ -245,7 +245,7 @@ def judge_peaks(peaks: Table, mass_map: ApertureMassMap, rotated: RotatedMaps) -
     Parameters
     ----------
     peaks : astropy.table.Table
-        Schema ``massMapPeaks``, from `skymill.lensing.peaks.find_peaks`.
+        Schema ``massMapPeaks``, from `skymill.lensing.maps.peaks.find_peaks`.
     mass_map : ApertureMassMap
         The map.
     rotated : RotatedMaps

@@ -9,16 +9,16 @@ from scipy.stats import chi2 as chi2_distribution
 
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.lensing.cosmology import FIDUCIAL
-from skymill.lensing.galaxy_density import make_footprint
-from skymill.lensing.membership import (
+from skymill.lensing.members.galaxy_density import make_footprint
+from skymill.lensing.members.membership import (
     field_density,
     fit_completeness,
     radial_profile,
     solve_richness,
 )
-from skymill.lensing.purity import grade_members
-from skymill.lensing.red_sequence import RedSequenceOptions, find_red_sequence
-from skymill.lensing.ridge import Ridge, choose_colour, expected_colour
+from skymill.lensing.members.purity import grade_members
+from skymill.lensing.members.red_sequence import RedSequenceOptions, find_red_sequence
+from skymill.lensing.members.ridge import Ridge, choose_colour, expected_colour
 from skymill.photoz.spectra import load_filters, make_model_fluxes
 
 BANDS, CENTRE, N_MEMBERS = "griz", (359.98, -2.0), 80

@@ -21,12 +21,12 @@ from skymill.data.errors import ConfigError, NoDataError
 from skymill.data.flags import MeasureFlag
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
-from skymill.lensing._nfw_kernels import joint_reduced_shear
 from skymill.lensing.catalogue import ShearSample, plane_to_sky, sky_to_plane, tangential_shear
 from skymill.lensing.cosmology import FIDUCIAL_OPTIONS, Cosmology, CosmologyOptions
-from skymill.lensing.halo_profiles import LN_X_MIN, HaloOptions, HaloTables, make_halo_tables
+from skymill.lensing.masses._nfw_kernels import joint_reduced_shear
+from skymill.lensing.masses.halo_profiles import LN_X_MIN, HaloOptions, HaloTables, make_halo_tables
+from skymill.lensing.masses.sources import SourceOptions, mean_efficiency, rows_behind
 from skymill.lensing.nfw import concentration
-from skymill.lensing.sources import SourceOptions, mean_efficiency, rows_behind
 
 __all__ = ["HaloFit", "HaloFitOptions", "LensPosition", "fit_halos"]
 

@@ -3,7 +3,7 @@ import pytest
 from scipy.integrate import quad
 
 from skymill.data.errors import ConfigError
-from skymill.lensing.halo_profiles import (
+from skymill.lensing.masses.halo_profiles import (
     LN_X_MAX,
     LN_X_MIN,
     N_X,

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from skymill.data.errors import ConfigError, DataError
 from skymill.data.geometry import FitsWcs, make_tan_wcs
 from skymill.data.options import check_choice, check_range, option
-from skymill.lensing._aperture_kernels import radial_histograms
 from skymill.lensing.catalogue import ShearSample
-from skymill.lensing.filters import FILTER_NAMES, aperture_filter
+from skymill.lensing.maps._aperture_kernels import radial_histograms
+from skymill.lensing.maps.filters import FILTER_NAMES, aperture_filter
 
 __all__ = [
     "ApertureMassMap",

@@ -18,23 +18,23 @@ from scipy.optimize import minimize_scalar
 from skymill.data.flags import MeasureFlag
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
-from skymill.lensing._nfw_kernels import chi2_terms, reduced_shear_grid
 from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.cosmology import (
     FIDUCIAL_OPTIONS,
     Cosmology,
     CosmologyOptions,
 )
-from skymill.lensing.halo_profiles import LN_X_MIN, HaloOptions, make_halo_tables
-from skymill.lensing.large_scale_structure import convergence_power, shear_covariance
-from skymill.lensing.measured_profile import (
+from skymill.lensing.masses._nfw_kernels import chi2_terms, reduced_shear_grid
+from skymill.lensing.masses.halo_profiles import LN_X_MIN, HaloOptions, make_halo_tables
+from skymill.lensing.masses.large_scale_structure import convergence_power, shear_covariance
+from skymill.lensing.masses.measured_profile import (
     judge_profile,
     make_shear_profile,
     ring_edges,
     ring_index,
 )
+from skymill.lensing.masses.sources import LensedSources, SourceOptions, select_sources
 from skymill.lensing.nfw import NfwHalo
-from skymill.lensing.sources import LensedSources, SourceOptions, select_sources
 
 __all__ = ["MassFit", "MassFitOptions", "fit_nfw_mass", "structure_covariance"]
 

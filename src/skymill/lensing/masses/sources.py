@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import check_choice, check_range, option
 from skymill.lensing.catalogue import ShearSample, tangential_shear
-from skymill.lensing.contamination import Dilution, covered_radii, fit_dilution
 from skymill.lensing.cosmology import FIDUCIAL, Cosmology
+from skymill.lensing.masses.contamination import Dilution, covered_radii, fit_dilution
 
 __all__ = ["LensedSources", "SourceOptions", "mean_efficiency", "rows_behind", "select_sources"]
 

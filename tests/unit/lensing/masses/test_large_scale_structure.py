@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from skymill.lensing.large_scale_structure import (
+from skymill.lensing.masses.large_scale_structure import (
     MatterPower,
     convergence_power,
     shear_covariance,

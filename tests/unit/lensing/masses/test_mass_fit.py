@@ -5,10 +5,10 @@ from skymill.data.errors import ConfigError, NoDataError
 from skymill.data.flags import MeasureFlag
 from skymill.lensing.catalogue import ShearSample, plane_to_sky
 from skymill.lensing.cosmology import FIDUCIAL
-from skymill.lensing.halo_profiles import HaloOptions
-from skymill.lensing.mass_fit import MassFitOptions, _make_problem, fit_nfw_mass
+from skymill.lensing.masses.halo_profiles import HaloOptions
+from skymill.lensing.masses.mass_fit import MassFitOptions, _make_problem, fit_nfw_mass
+from skymill.lensing.masses.sources import SourceOptions, mean_efficiency, select_sources
 from skymill.lensing.nfw import NfwHalo
-from skymill.lensing.sources import SourceOptions, mean_efficiency, select_sources
 
 CENTRE = (200.0, 5.0)
 Z = 0.2

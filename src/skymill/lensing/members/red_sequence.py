@@ -22,8 +22,8 @@ from skymill.data.options import check_range, option
 from skymill.data.tables import float_column, load_schema
 from skymill.lensing.catalogue import sky_to_plane
 from skymill.lensing.cosmology import FIDUCIAL, Cosmology
-from skymill.lensing.galaxy_density import Footprint, make_density_map, make_footprint
-from skymill.lensing.membership import (
+from skymill.lensing.members.galaxy_density import Footprint, make_density_map, make_footprint
+from skymill.lensing.members.membership import (
     Completeness,
     Mixture,
     characteristic_magnitude,
@@ -34,7 +34,7 @@ from skymill.lensing.membership import (
     radial_profile,
     solve_richness,
 )
-from skymill.lensing.ridge import Ridge, choose_colour, expected_colour, predict_ridge
+from skymill.lensing.members.ridge import Ridge, choose_colour, expected_colour, predict_ridge
 
 __all__ = ["RedSequence", "RedSequenceOptions", "find_red_sequence"]
 
