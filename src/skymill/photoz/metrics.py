@@ -92,7 +92,8 @@ def pit_values(pz: ArrayLike, z: ArrayLike, z_spec: ArrayLike) -> Float64Array:
     rows = np.arange(len(p))
     below = np.cumsum(p, axis=1)[rows, cell] - p[rows, cell]
     inside = np.clip(np.nan_to_num(place) - cell, 0.0, 1.0)
-    value = below + inside * p[rows, cell]
+    # Single precision: a row sums to one within rounding.
+    value = np.minimum(below + inside * p[rows, cell], 1.0)
     return np.where(np.isfinite(truth) & (p.sum(axis=1) > 0), value, np.nan)
 
 
