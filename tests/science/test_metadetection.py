@@ -13,7 +13,7 @@ Errors are by jackknife over the scenes. All numbers are printed (``pytest -rA``
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -30,9 +30,8 @@ from skymill.shear.metadetect import (
     MetadetectOptions,
     metadetect_cell,
     shear_weights,
-    solve_shear,
-    sum_shapes,
 )
+from skymill.shear.response import solve_shear, sum_shapes
 from skymill.sims.draw import PsfField, Sources, draw_sources
 from skymill.sims.populations import draw_field_galaxies
 
@@ -50,19 +49,24 @@ def shear_matrix(g1, g2):
     return matrix / np.sqrt(1 - g1**2 - g2**2)[..., None, None]
 
 
-@functools.cache
-def stretch(factor, size):
+@functools.lru_cache(maxsize=16)
+def stretch(factor, size, centre):
     """Matrix that stretches a row of white noise about the centre and leaves it white."""
-    x = np.arange(size) - size // 2
-    phase = 2 * np.pi / size * (x[:, None] - factor * x[None, :])
-    return sum(np.cos(k * phase) for k in x) / size
+    x = np.arange(size) - centre
+    half = np.pi / size * (x[:, None] - factor * x[None, :])
+    # The sum of the cosines of all wave numbers, -size / 2 to size / 2 - 1.
+    sine = np.sin(half)
+    near = np.abs(sine) < 1e-9
+    total = np.sin(size * half) * np.cos(half) / np.where(near, 1.0, sine)
+    return np.where(near, size, total) / size
 
 
-def stretch_noise(noise, g):
-    factor = np.sqrt((1 + g) / (1 - g))
-    return (stretch(1 / factor, len(noise)) @ noise @ stretch(factor, len(noise)).T).astype(
-        np.float32
-    )
+def stretch_noise(noise, g, x=None, y=None):
+    """White noise that moves with the sky under a shear about a place (the centre)."""
+    factor, half = np.sqrt((1 + g) / (1 - g)), len(noise) // 2
+    rows = stretch(1 / factor, len(noise), half if y is None else y)
+    columns = stretch(factor, len(noise), half if x is None else x)
+    return (rows @ noise @ columns.T).astype(np.float32)
 
 
 @functools.cache
@@ -261,6 +265,7 @@ class Pointing:
     wcs: FitsWcs
     psf: tuple[float, float, float]
     noise: np.ndarray
+    moved: dict[float, np.ndarray] = field(default_factory=dict)
 
     def jacobian(self):
         return local_jacobian(self.wcs, x=[CCD / 2], y=[CCD / 2])
@@ -274,13 +279,22 @@ class Pointing:
         draw_sources(image, source, moffat(1, *self.psf), noise=1e-3)
         return ConstantPsf(image[10:-10, 10:-10] / image[10:-10, 10:-10].sum())
 
-    def expose(self, scene, g, turned, noise, visit):
-        """The CCD with the scene, whose shear is along x and y of the tract.
+    def moved_noise(self, g):
+        """The noise of the CCD, moving with the sky of the tract (but for 8 % of the shear)."""
+        if g in self.moved:
+            return self.moved[g]
+        x, y = (np.asarray(v)[0] for v in self.wcs.sky_to_pixel(ra=[RA], dec=[DEC]))
+        inverse = np.linalg.inv(self.jacobian()[0])
+        # Tract pixels to those of the CCD; the tract has x to the West.
+        there = inverse @ np.diag([-SCALE, SCALE])
+        sheared = there @ shear_matrix(g, 0.0) @ np.linalg.inv(there)
+        along = (sheared[0, 0] - sheared[1, 1]) / (sheared[0, 0] + sheared[1, 1])
+        self.moved[g] = stretch_noise(self.noise, along, x, y)
+        return self.moved[g]
 
-        Galaxies and noise keep their places: what interpolation does to a shape depends on its
-        place between the pixels, and is then the same for both shears.
-        """
-        x, y = scene.places(0.0) + CENTRE
+    def expose(self, scene, g, turned, noise, visit):
+        """The CCD with the scene, whose shear is along x and y of the tract."""
+        x, y = scene.places(g) + CENTRE
         ra, dec = TRACT.pixel_to_sky(x=x, y=y)
         cx, cy = (np.asarray(v) for v in self.wcs.sky_to_pixel(ra=ra, dec=dec))
         n = x.size
@@ -290,7 +304,7 @@ class Pointing:
         image = np.zeros((CCD, CCD), np.float32)
         sources = Sources(cx, cy, scene.flux, scene.fraction, *maps, jacobian)
         draw_sources(image, sources, moffat(n, *self.psf), noise=0.1 * noise)
-        image += (-1 if turned else 1) * self.noise.astype(np.float32)
+        image += (-1 if turned else 1) * self.moved_noise(g)
         planes = PixelPlanes(
             image, np.full(image.shape, noise**2, np.float32), np.zeros(image.shape, np.int32)
         )
@@ -334,7 +348,7 @@ def run_coadds(n_scene, *, make, noise, seed, n_exposure=5, options=None):
         white = rng.normal(0, 1, (SIDE, SIDE)).astype(np.float32)
         spectrum = None
         for s, g in enumerate((SHEAR, -SHEAR)):
-            weigh = inner_weights(0.0, options)
+            weigh = inner_weights(g, options)
             for turned, sign in ((0, 1), (1, -1)):
                 coadd, psf = make_coadd(pointings, scene, g, turned, single, rng)
                 level = float(np.median(coadd.planes.variance))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.table import Table
@@ -21,7 +21,8 @@ from skymill.data.flags import ShearFlag
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.shear.metacal import SHEAR_TYPES
-from skymill.shear.metadetect import MetadetectOptions, shear_weights, solve_shear
+from skymill.shear.metadetect import MetadetectOptions, shear_weights
+from skymill.shear.response import ShearSolution, solve_groups, sum_groups
 
 __all__ = ["MetaCalibrationOptions", "ResponseCurve", "calibrate_metadetection", "measure_response"]
 
@@ -94,14 +95,14 @@ class _Sample:
     weight: Float64Array
 
     def sums(self, weight: Float64Array, e: Float64Array) -> Float64Array:
-        """Sums of w, w e1, w e2 and the number, (n_group, n_column, 5, 4); weight (n, n_column)."""
-        index = self.group * len(SHEAR_TYPES) + self.version
-        length = self.n_group * len(SHEAR_TYPES)
-        out = np.empty((weight.shape[1], length, 4))
-        for k, w in enumerate(weight.T):
-            for c, value in enumerate((w, w * e[:, 0], w * e[:, 1], (w > 0).astype(np.float64))):
-                out[k, :, c] = np.bincount(index, value, minlength=length)
-        return out.reshape(weight.shape[1], self.n_group, len(SHEAR_TYPES), 4).swapaxes(0, 1)
+        """The sums of each group and column, (n_group, n_column, 5, 4); weight (n, n_column)."""
+        columns = [
+            sum_groups(
+                w, e[:, 0], e[:, 1], version=self.version, group=self.group, n_group=self.n_group
+            )
+            for w in weight.T
+        ]
+        return np.stack(columns, axis=1)
 
 
 def _versions(catalogue: Table) -> NDArray[np.int64]:
@@ -159,34 +160,6 @@ def _sample(
     return _Sample(version[used], group, n_group, e, size, weight[used])
 
 
-def _isotropic(response: Float64Array) -> Float64Array:
-    return np.asarray(0.5 * (response[..., 0, 0] + response[..., 1, 1]))
-
-
-def _jackknife(values: Float64Array) -> Float64Array:
-    n = len(values)
-    return np.asarray(np.sqrt((n - 1) / n * ((values - values.mean(axis=0)) ** 2).sum(axis=0)))
-
-
-def _solve(sums: Float64Array, detect: MetadetectOptions) -> dict[str, Float64Array]:
-    """Shears and responses of sums (n_group, n_column, 5, 4), with jackknife errors."""
-    total = sums.sum(axis=0)
-    left = total - sums
-    if not (left[..., 0] > 0).all():
-        nothing = np.full(total.shape[0], np.nan)
-        return {"r": nothing, "r_err": nothing}
-    shear, response = solve_shear(total, detect)
-    shears, responses = solve_shear(left, detect)
-    return {
-        "g": shear,
-        "g_err": _jackknife(shears),
-        "response": response,
-        "response_err": _jackknife(responses),
-        "r": _isotropic(response),
-        "r_err": _jackknife(_isotropic(responses)),
-    }
-
-
 def _hats(size: Float64Array, nodes: Float64Array) -> Float64Array:
     """Share (n, n_node) that each size has in each node: linear between them."""
     return np.stack([np.interp(size, nodes, row) for row in np.eye(len(nodes))], axis=1)
@@ -233,37 +206,38 @@ def measure_response(
     detect = detect or MetadetectOptions()
     n_groups = max(2, options.n_groups // len(catalogues))
     samples = [_sample(t, options, detect, n_groups) for t in catalogues]
-    for n in range(options.n_nodes, 0, -1):
-        nodes = _nodes(samples, n)
-        parts = [s.sums(s.weight[:, None] * _hats(s.size, nodes), s.e) for s in samples]
-        found = _solve(np.concatenate(parts), detect)
-        if (found["r"] > options.min_significance * found["r_err"]).all():
-            break
-    else:
-        if not found["r"][0] > 3 * found["r_err"][0]:
-            raise NoDataError(
-                f"the response of {sum(int((s.version == 0).sum()) for s in samples)} galaxies is "
-                f"{found['r'][0]:.3f} +- {found['r_err'][0]:.3f}, too uncertain to calibrate with; "
-                "measure it together with other clusters (metaShear: responseCatalogs; in the "
-                "cluster file shear: response_from)"
-            )
-    variance = np.ones(n)
+    nodes, found = _measure_nodes(samples, options, detect)
+    variance = np.ones(len(nodes))
     plain = [(s, s.version == 0) for s in samples]
-    for k in range(n):
+    for k in range(len(nodes)):
         w = np.concatenate([(s.weight * _hats(s.size, nodes)[:, k])[p] for s, p in plain])
         e2 = np.concatenate([0.5 * (s.e[p] ** 2).sum(axis=1) for s, p in plain])
         variance[k] = np.average(e2, weights=w)
-    curve = ResponseCurve(size_ratio=nodes, r=found["r"], variance=variance, left=1.0, left_err=0.0)
-    whole = _solve(np.concatenate([_calibrated_sums(s, curve) for s in samples]), detect)
-    own = _solve(_calibrated_sums(samples[0], curve), detect)
-    curve = ResponseCurve(
-        size_ratio=nodes,
-        r=found["r"],
-        variance=variance,
-        left=float(whole["r"][0]),
-        left_err=float(whole["r_err"][0]),
-    )
+    curve = ResponseCurve(size_ratio=nodes, r=found.r, variance=variance, left=1.0, left_err=0.0)
+    whole = solve_groups(np.concatenate([_calibrated_sums(s, curve) for s in samples]), detect)
+    own = solve_groups(_calibrated_sums(samples[0], curve), detect)
+    curve = replace(curve, left=float(whole.r[0]), left_err=float(whole.r_err[0]))
     return curve, _response_table(nodes, found, whole, own, samples)
+
+
+def _measure_nodes(
+    samples: Sequence[_Sample], options: MetaCalibrationOptions, detect: MetadetectOptions
+) -> tuple[Float64Array, ShearSolution]:
+    """The response at as many sizes as are significant."""
+    for n in range(options.n_nodes, 0, -1):
+        nodes = _nodes(samples, n)
+        parts = [s.sums(s.weight[:, None] * _hats(s.size, nodes), s.e) for s in samples]
+        found = solve_groups(np.concatenate(parts), detect)
+        if (found.r > options.min_significance * found.r_err).all():
+            return nodes, found
+    if not found.r[0] > 3 * found.r_err[0]:
+        raise NoDataError(
+            f"the response of {sum(int((s.version == 0).sum()) for s in samples)} galaxies is "
+            f"{found.r[0]:.3f} +- {found.r_err[0]:.3f}, too uncertain to calibrate with; "
+            "measure it together with other clusters (metaShear: responseCatalogs; in the "
+            "cluster file shear: response_from)"
+        )
+    return nodes, found
 
 
 def _calibrated_sums(sample: _Sample, curve: ResponseCurve) -> Float64Array:
@@ -273,37 +247,31 @@ def _calibrated_sums(sample: _Sample, curve: ResponseCurve) -> Float64Array:
 
 def _response_table(
     nodes: Float64Array,
-    found: dict[str, Float64Array],
-    whole: dict[str, Float64Array],
-    own: dict[str, Float64Array],
+    found: ShearSolution,
+    whole: ShearSolution,
+    own: ShearSolution,
     samples: Sequence[_Sample],
 ) -> Table:
     """Rows of the nodes and of all together; mean shears are those of the first catalogue."""
     n_plain = sum(int((s.version == 0).sum()) for s in samples)
     rows = []
-    for k, part in [*((k, found) for k in range(len(nodes))), (-1, whole)]:
-        at = max(k, 0)
-        rows.append(
-            {
-                "node": k,
-                "size_ratio": nodes[k] if k >= 0 else np.nan,
-                "n": n_plain,
-                "n_cluster": len(samples),
-                **{f"r{i + 1}{j + 1}": part["response"][at, i, j] for i in (0, 1) for j in (0, 1)},
-                **{
-                    f"r{i + 1}{j + 1}_err": part["response_err"][at, i, j]
-                    for i in (0, 1)
-                    for j in (0, 1)
-                },
-                "r": part["r"][at],
-                "r_err": part["r_err"][at],
-                **{
-                    name: (own["g" + end][0, c] if k < 0 else part["g" + end][at, c])
-                    for c, base in enumerate(("g1", "g2"))
-                    for name, end in ((base, ""), (f"{base}_err", "_err"))
-                },
-            }
-        )
+    for k in [*range(len(nodes)), -1]:
+        part, shears, at = (found, found, k) if k >= 0 else (whole, own, 0)
+        row = {
+            "node": k,
+            "size_ratio": nodes[k] if k >= 0 else np.nan,
+            "n": n_plain,
+            "n_cluster": len(samples),
+            "r": part.r[at],
+            "r_err": part.r_err[at],
+        }
+        for i in (0, 1):
+            row[f"g{i + 1}"] = shears.shear[at, i]
+            row[f"g{i + 1}_err"] = shears.shear_err[at, i]
+            for j in (0, 1):
+                row[f"r{i + 1}{j + 1}"] = part.response[at, i, j]
+                row[f"r{i + 1}{j + 1}_err"] = part.response_err[at, i, j]
+        rows.append(row)
     return load_schema("metaResponse").apply(Table(rows=rows))
 
 

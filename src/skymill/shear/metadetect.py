@@ -12,7 +12,6 @@ each version of the catalogue by the same code (Sheldon et al. 2020). The shear 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,14 +39,9 @@ from skymill.shear.targets import Targets, choose_targets
 
 __all__ = [
     "MetadetectOptions",
-    "ShearEstimate",
     "Spectrum",
-    "estimate_shear",
     "metadetect_cell",
-    "select_for_shear",
     "shear_weights",
-    "solve_shear",
-    "sum_shapes",
 ]
 
 Float32Array = NDArray[np.float32]
@@ -106,29 +100,6 @@ class MetadetectOptions:
         check_range(self, "max_size_ratio", low=self.large_size_ratio)
         check_range(self, "shape_noise", low=0.0)
         check_range(self, "error_scale", low=0.0)
-
-
-@dataclass(frozen=True)
-class ShearEstimate:
-    """A mean shear.
-
-    Parameters
-    ----------
-    g1, g2, g1_err, g2_err : float
-        Shear and its jackknife error.
-    response, response_err : (2, 2) float64
-        Response R_ij and its jackknife error.
-    n : int
-        Galaxies of the unsheared catalogue that have a weight.
-    """
-
-    g1: float
-    g2: float
-    g1_err: float
-    g2_err: float
-    response: Float64Array
-    response_err: Float64Array
-    n: int
 
 
 def metadetect_cell(
@@ -382,166 +353,3 @@ def shear_weights(table: Table, options: MetadetectOptions | None = None) -> Flo
         error = options.error_scale / np.maximum(snr, 1e-3)
         weight /= 1.0 + (error / options.shape_noise) ** 2
     return np.where(np.asarray(table["flags"]) == 0, weight, 0.0)
-
-
-def select_for_shear(table: Table, options: MetadetectOptions | None = None) -> NDArray[np.bool_]:
-    """Which sources have a weight.
-
-    Parameters
-    ----------
-    table : Table
-        One of the catalogues of `metadetect_cell`.
-    options : MetadetectOptions, optional
-        Ends of the ramps.
-
-    Returns
-    -------
-    (n,) bool
-        True for sources that enter the mean shape.
-    """
-    return shear_weights(table, options) > 0
-
-
-def sum_shapes(
-    catalogues: dict[str, Table],
-    *,
-    options: MetadetectOptions | None = None,
-    weigh: Callable[[Table], Float64Array] | None = None,
-) -> Float64Array:
-    """What a mean shear is made of; sums of several cells or clusters may be added.
-
-    Parameters
-    ----------
-    catalogues : dict of str to Table
-        For each of `SHEAR_TYPES` the sources.
-    options : MetadetectOptions, optional
-        Weights.
-    weigh : callable, optional
-        Weights of a table's rows instead of `shear_weights`.
-
-    Returns
-    -------
-    (5, 4) float64
-        For each of `SHEAR_TYPES`: sums of w, w e1, w e2, and the number with w > 0.
-    """
-    weigh = weigh or functools.partial(shear_weights, options=options)
-    out = np.zeros((len(SHEAR_TYPES), 4))
-    for k, name in enumerate(SHEAR_TYPES):
-        table = catalogues[name]
-        w = np.asarray(weigh(table), np.float64)
-        out[k] = w.sum(), w @ np.asarray(table["e1"]), w @ np.asarray(table["e2"]), (w > 0).sum()
-    return out
-
-
-def _sums_by_cell(
-    catalogues: dict[str, Table], cell: str, weigh: Callable[[Table], Float64Array]
-) -> Float64Array:
-    """The sums of `sum_shapes` for each cell, (n_cell, 5, 4)."""
-    cells = np.unique(np.concatenate([np.asarray(t[cell]) for t in catalogues.values()]))
-    out = np.zeros((cells.size, len(SHEAR_TYPES), 4))
-    for k, name in enumerate(SHEAR_TYPES):
-        table = catalogues[name]
-        weight = np.asarray(weigh(table), np.float64)
-        index = np.searchsorted(cells, np.asarray(table[cell]))
-        for c, value in enumerate((weight, weight * table["e1"], weight * table["e2"], weight > 0)):
-            out[:, k, c] = np.bincount(index, value, minlength=cells.size)
-    return out
-
-
-def solve_shear(
-    sums: Float64Array, options: MetadetectOptions | None = None
-) -> tuple[Float64Array, Float64Array]:
-    """Shear and response from the sums of `sum_shapes`.
-
-    Parameters
-    ----------
-    sums : (..., 5, 4) float64
-        Sums, of one or of many samples.
-    options : MetadetectOptions, optional
-        Applied shear.
-
-    Returns
-    -------
-    shear : (..., 2) float64
-        ``R^-1 <e>``.
-    response : (..., 2, 2) float64
-        ``R_ij = (<e_i>_j+ - <e_i>_j-) / (2 step)``.
-    """
-    step = (options or MetadetectOptions()).metacal.step
-    mean = sums[..., 1:3] / sums[..., :1]
-    response = np.stack(
-        [
-            (mean[..., 1, :] - mean[..., 2, :]) / (2 * step),
-            (mean[..., 3, :] - mean[..., 4, :]) / (2 * step),
-        ],
-        axis=-1,
-    )
-    return np.linalg.solve(response, mean[..., 0, :, None])[..., 0], response
-
-
-def estimate_shear(
-    catalogues: dict[str, Table] | list[dict[str, Table]],
-    *,
-    cell: str | None = None,
-    options: MetadetectOptions | None = None,
-    max_groups: int = 200,
-    weigh: Callable[[Table], Float64Array] | None = None,
-) -> ShearEstimate:
-    """Mean shear of catalogues, with jackknife errors over cells.
-
-    Parameters
-    ----------
-    catalogues : dict of str to Table, or a list of them
-        For each of `SHEAR_TYPES` the sources; a list is one entry a cell.
-    cell : str, optional
-        Column that numbers the cells, where one dict is given.
-    options : MetadetectOptions, optional
-        Weights and applied shear.
-    max_groups : int
-        Cells are joined to at most so many groups for the jackknife.
-    weigh : callable, optional
-        Weights of a table's rows instead of `shear_weights`, for further cuts; it is applied to
-        every version alike and must not know which it is.
-
-    Returns
-    -------
-    ShearEstimate
-        Shear, response, errors.
-
-    Raises
-    ------
-    DataError
-        If fewer than two cells have galaxies in every version.
-    """
-    options = options or MetadetectOptions()
-    if isinstance(catalogues, list):
-        sums = np.array([sum_shapes(one, options=options, weigh=weigh) for one in catalogues])
-    elif cell is None:
-        raise DataError("estimate_shear needs the name of the column that numbers the cells")
-    else:
-        rule = weigh or functools.partial(shear_weights, options=options)
-        sums = _sums_by_cell(catalogues, cell, rule)
-    n = len(sums)
-    if n < 2:
-        raise DataError(f"a jackknife needs at least two cells; found {n}")
-    groups = np.arange(n) * min(max_groups, n) // n
-    grouped = np.zeros((groups[-1] + 1, *sums.shape[1:]))
-    np.add.at(grouped, groups, sums)
-    total = grouped.sum(axis=0)
-    left_out = total - grouped
-    if not (left_out[..., 0] > 0).all():
-        raise DataError("too few galaxies passed the cuts to find the shear's response")
-    shear, response = solve_shear(total, options)
-    shears, responses = solve_shear(left_out, options)
-    scale = (len(grouped) - 1) / len(grouped)
-    error = np.sqrt(scale * ((shears - shears.mean(axis=0)) ** 2).sum(axis=0))
-    response_error = np.sqrt(scale * ((responses - responses.mean(axis=0)) ** 2).sum(axis=0))
-    return ShearEstimate(
-        float(shear[0]),
-        float(shear[1]),
-        float(error[0]),
-        float(error[1]),
-        response,
-        response_error,
-        int(total[0, 3]),
-    )
