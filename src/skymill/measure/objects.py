@@ -32,6 +32,7 @@ from skymill.measure.shear_shape import regauss_shapes
 from skymill.model.galaxy import (
     GalaxyOptions,
     PsfMixtures,
+    Windows,
     composite_fluxes,
     fit_composite_galaxies,
     psf_mixtures,
@@ -359,15 +360,8 @@ def _force_batch(
     moments = np.where(np.isfinite(moments), moments, star)
     _kron(out, batch, sx, sy, moments, half, np.asarray(reference["kronRad"]), options)
     psf_at = scene.mixtures.at(index)
-    window = _window(moments, half)
     composite = composite_fluxes(
-        batch.image,
-        stamps.variance,
-        batch.good,
-        x=sx,
-        y=sy,
-        half=window,
-        psf=psf_at,
+        _windows(batch, sx, sy, _window(moments, half), psf_at),
         exp_shape=_columns(reference, "expIxx", "expIyy", "expIxy"),
         dev_shape=_columns(reference, "devIxx", "devIyy", "devIxy"),
         fraction=np.nan_to_num(np.asarray(reference["fracDev"], np.float64)),
@@ -477,6 +471,17 @@ def _window(moments: NDArray[np.float64], half: NDArray[np.int64]) -> NDArray[np
     return np.minimum(reach, half - 2)
 
 
+def _windows(
+    batch: _Batch,
+    sx: NDArray[np.float64],
+    sy: NDArray[np.float64],
+    half: NDArray[np.int64],
+    psf_at: PsfMixtures,
+) -> Windows:
+    """Pixels of the sheet about its galaxies."""
+    return Windows(batch.image, batch.stamps.variance, batch.good, sx, sy, half, psf_at)
+
+
 def _galaxy(
     out: dict[str, NDArray[np.generic]],
     batch: _Batch,
@@ -495,14 +500,8 @@ def _galaxy(
     floor = 0.05 * psf_sigma**2
     excess[:, :2] = np.maximum(excess[:, :2], floor)
     galaxies = fit_composite_galaxies(
-        batch.image,
-        batch.stamps.variance,
-        batch.good,
-        x=sx,
-        y=sy,
-        half=_window(moments, widest + 2),
+        _windows(batch, sx, sy, _window(moments, widest + 2), psf_at),
         widest=widest,
-        psf=psf_at,
         start=1.7 * excess,
         options=options.galaxy,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -163,7 +163,6 @@ class BlobFit:
     image_index: NDArray[np.int64]
     background: Float64Array
     cpu_seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Plain arrays by name, for ``numpy.savez``."""

@@ -377,7 +377,7 @@ class BlobFitter:
         rank = np.argsort([-float(s.flux.sum()) for s in sources], kind="stable")
         claim_neighbourhoods(self.mask, x, y, rank, _OWN_RADIUS, self.owner)
 
-    def _own_pixels(self, source: BlobSource, number: int) -> BoolArray | None:
+    def _own_pixels(self, source: BlobSource) -> BoolArray | None:
         """Significant symmetric pixels about a source; None if it is not significant any more."""
         ny, nx = self.mask.shape
         x, y = source.here()
@@ -430,7 +430,7 @@ class BlobFitter:
                 continue
             self._add(source, +1.0)
             source.drawn = None
-            best = self._choose(source, chosen.index(source))
+            best = self._choose(source)
             if best is not None:
                 self._accept(source, best)
             elif source.is_reference:
@@ -451,9 +451,9 @@ class BlobFitter:
         )
         return float((fit.planes * (stamps.weight > 0)).sum(axis=(1, 2)).mean()) < _WINGS
 
-    def _choose(self, source: BlobSource, number: int) -> SourceFit | None:
+    def _choose(self, source: BlobSource) -> SourceFit | None:
         """The best model of a source on its own pixels."""
-        mask = self._own_pixels(source, number)
+        mask = self._own_pixels(source)
         if mask is None:
             return None
         if source.is_reference and source.fixed_type and self._core_is_masked(source):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "GalaxyFit",
     "GalaxyOptions",
     "PsfMixtures",
+    "Windows",
     "composite_fluxes",
     "fit_composite_galaxies",
     "fit_profile",
@@ -196,20 +197,9 @@ def psf_mixtures(
     )
 
 
-def fit_profile(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    good: NDArray[np.bool_],
-    *,
-    x: Float64Array,
-    y: Float64Array,
-    half: IntArray,
-    psf: PsfMixtures,
-    start: Float64Array,
-    profile: Profile,
-    options: GalaxyOptions = GalaxyOptions(),
-) -> GalaxyFit:
-    """Fit a profile with free ellipse and flux at each position.
+@dataclass(frozen=True)
+class Windows:
+    """Pixels of n galaxies, and the PSF there.
 
     Parameters
     ----------
@@ -220,9 +210,64 @@ def fit_profile(
     x, y : (n,) float64 [pixel]
         Centres, held fixed.
     half : (n,) int64 [pixel]
-        Half width of the window of each source.
+        Half width of the window of each galaxy.
     psf : PsfMixtures
-        The PSF at the sources.
+        The PSF at the galaxies.
+    """
+
+    image: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    good: NDArray[np.bool_]
+    x: Float64Array
+    y: Float64Array
+    half: IntArray
+    psf: PsfMixtures
+
+    def at(self, index: IntArray, half: IntArray) -> Windows:
+        """Windows of another width about some of the galaxies.
+
+        Parameters
+        ----------
+        index : (m,) int64
+            Which galaxies.
+        half : (m,) int64 [pixel]
+            Half width of their windows.
+
+        Returns
+        -------
+        Windows
+            The same pixels.
+        """
+        return replace(self, x=self.x[index], y=self.y[index], half=half, psf=self.psf.at(index))
+
+    def arguments(self) -> tuple[NDArray[Any], ...]:
+        """What every kernel of galaxies takes first.
+
+        Returns
+        -------
+        tuple of array
+            Pixels, places, widths and mixtures.
+        """
+        psf = self.psf
+        return (
+            self.image, self.variance, self.good, self.x, self.y, self.half,
+            psf.node, psf.amplitudes, psf.covariances, psf.scale,
+        )  # fmt: skip
+
+
+def fit_profile(
+    windows: Windows,
+    *,
+    start: Float64Array,
+    profile: Profile,
+    options: GalaxyOptions = GalaxyOptions(),
+) -> GalaxyFit:
+    """Fit a profile with free ellipse and flux at each position.
+
+    Parameters
+    ----------
+    windows : Windows
+        Pixels of n galaxies.
     start : (n, 3) float64 [pixel2]
         First guess of the half-light ellipse xx, yy, xy.
     profile : Profile
@@ -241,7 +286,7 @@ def fit_profile(
     ----------
     Hogg & Lang 2013, PASP 125, 719; Bosch et al. 2018, PASJ 70, S5, section 4.9.
     """
-    n = x.size
+    n = windows.x.size
     out = GalaxyFit(
         flux=np.empty(n),
         flux_err=np.empty(n),
@@ -252,16 +297,7 @@ def fit_profile(
         flags=np.zeros(n, np.uint32),
     )
     fit_galaxies(
-        image,
-        variance,
-        good,
-        x,
-        y,
-        half,
-        psf.node,
-        psf.amplitudes,
-        psf.covariances,
-        psf.scale,
+        *windows.arguments(),
         profile.amplitudes,
         profile.variances,
         np.nan_to_num(np.ascontiguousarray(start, np.float64), nan=1.0),
@@ -279,14 +315,8 @@ def fit_profile(
 
 
 def composite_fluxes(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    good: NDArray[np.bool_],
+    windows: Windows,
     *,
-    x: Float64Array,
-    y: Float64Array,
-    half: IntArray,
-    psf: PsfMixtures,
     exp_shape: Float64Array,
     dev_shape: Float64Array,
     fraction: Float64Array | None = None,
@@ -295,16 +325,8 @@ def composite_fluxes(
 
     Parameters
     ----------
-    image, variance : (ny, nx) float32
-        Pixels, or a sheet of stamps.
-    good : (ny, nx) bool
-        Pixels that may be used.
-    x, y : (n,) float64 [pixel]
-        Centres.
-    half : (n,) int64 [pixel]
-        Half width of the window of each source.
-    psf : PsfMixtures
-        The PSF at the sources.
+    windows : Windows
+        Pixels of n galaxies.
     exp_shape, dev_shape : (n, 3) float64 [pixel2]
         Half-light ellipses xx, yy, xy of the two profiles.
     fraction : (n,) float64, optional
@@ -315,20 +337,11 @@ def composite_fluxes(
     CompositeFlux
         Fluxes, errors, shares, flags.
     """
-    n = x.size
+    n = windows.x.size
     share = np.zeros(n) if fraction is None else np.array(fraction, np.float64)
     out = CompositeFlux(np.empty(n), np.empty(n), share, np.zeros(n, np.uint32))
     fit_composite(
-        image,
-        variance,
-        good,
-        x,
-        y,
-        half,
-        psf.node,
-        psf.amplitudes,
-        psf.covariances,
-        psf.scale,
+        *windows.arguments(),
         EXP.amplitudes,
         EXP.variances,
         np.ascontiguousarray(exp_shape),
@@ -380,15 +393,9 @@ class CompositeGalaxies:
 
 
 def fit_composite_galaxies(
-    image: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    good: NDArray[np.bool_],
+    windows: Windows,
     *,
-    x: Float64Array,
-    y: Float64Array,
-    half: IntArray,
     widest: IntArray,
-    psf: PsfMixtures,
     start: Float64Array,
     options: GalaxyOptions = GalaxyOptions(),
 ) -> CompositeGalaxies:
@@ -399,16 +406,10 @@ def fit_composite_galaxies(
 
     Parameters
     ----------
-    image, variance : (ny, nx) float32
-        Pixels, or a sheet of stamps.
-    good : (ny, nx) bool
-        Pixels that may be used.
-    x, y : (n,) float64 [pixel]
-        Centres, held fixed.
-    half, widest : (n,) int64 [pixel]
-        Half width of the window of each source, and how far it may grow.
-    psf : PsfMixtures
-        The PSF at the sources.
+    windows : Windows
+        Pixels of n galaxies.
+    widest : (n,) int64 [pixel]
+        How far the half width of each window may grow.
     start : (n, 3) float64 [pixel2]
         First guess of the half-light ellipse xx, yy, xy.
     options : GalaxyOptions
@@ -420,23 +421,21 @@ def fit_composite_galaxies(
         The fits; fluxes are those of the truncated profiles (2 % and 8 % less than the infinite
         ones, as in the published surveys).
     """
-    pixels = (image, variance, good)
 
-    def fit(index: IntArray, window: IntArray, first: Float64Array) -> CompositeGalaxies:
-        where: dict[str, Any] = {"x": x[index], "y": y[index], "half": window, "psf": psf.at(index)}
-        exp = fit_profile(*pixels, **where, start=first, profile=EXP, options=options)
+    def fit(some: Windows, first: Float64Array) -> CompositeGalaxies:
+        exp = fit_profile(some, start=first, profile=EXP, options=options)
         # Small galaxies look smaller with the cuspy profile, large ones larger.
         cuspy = exp.shape * np.clip(0.5 * exp.radius, 0.6, 2.5)[:, None]
-        dev = fit_profile(*pixels, **where, start=cuspy, profile=DEV, options=options)
-        total = composite_fluxes(*pixels, **where, exp_shape=exp.shape, dev_shape=dev.shape)
-        return CompositeGalaxies(exp, dev, total, window)
+        dev = fit_profile(some, start=cuspy, profile=DEV, options=options)
+        total = composite_fluxes(some, exp_shape=exp.shape, dev_shape=dev.shape)
+        return CompositeGalaxies(exp, dev, total, some.half)
 
-    out = fit(np.arange(x.size), half.copy(), start)
+    out = fit(replace(windows, half=windows.half.copy()), start)
     while True:
         cut_off = (out.dev.flags & np.uint32(int(MeasureFlag.AT_LIMIT))) != 0
         cut_off &= (out.total.fraction > _PURE) & (out.half < widest)
         index = np.flatnonzero(cut_off)
         if not index.size:
             return out
-        window = np.minimum(2 * out.half[index], widest[index])
-        out.replace_rows(index, fit(index, window, start[index]))
+        half = np.minimum(2 * out.half[index], widest[index])
+        out.replace_rows(index, fit(windows.at(index, half), start[index]))

@@ -22,31 +22,26 @@ class Profile:
 
     Parameters
     ----------
-    name : str
-        Name.
     amplitudes : (n,) float64
         Fluxes of the Gaussians; they add up to 1.
     variances : (n,) float64
         Their variances in half-light radii squared.
     """
 
-    name: str
     amplitudes: NDArray[np.float64]
     variances: NDArray[np.float64]
 
 
-def _profile(name: str, amplitudes: list[float], variances: list[float]) -> Profile:
+def _profile(amplitudes: list[float], variances: list[float]) -> Profile:
     total = np.array(amplitudes)
-    return Profile(name=name, amplitudes=total / total.sum(), variances=np.array(variances))
+    return Profile(amplitudes=total / total.sum(), variances=np.array(variances))
 
 
 EXP = _profile(
-    "exp",
     [1.7667709e-02, 8.7400351e-02, 3.5498789e-01, 5.4252633e-01],
     [3.0227e-02, 1.23009190e-01, 4.21547736e-01, 1.42890865e00],
 )
 DEV = _profile(
-    "dev",
     [4.9690470e-02, 9.5961060e-02, 2.0270700e-01, 3.2100255e-01, 3.2950550e-01],
     [2.3156e-03, 1.81138534e-02, 1.07672138e-01, 7.01098389e-01, 5.95003200e00],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from skymill.data.flags import MeasureFlag
 from skymill.model.galaxy import (
+    Windows,
     composite_fluxes,
     fit_composite_galaxies,
     fit_profile,
@@ -43,10 +44,8 @@ def run(image, variance, x, y, psf, profile, half=38):
     mix = psf_mixtures(psf, x=np.zeros(x.size), y=np.zeros(x.size))
     start = np.tile([4.0, 4.0, 0.0], (x.size, 1))
     halves = np.full(x.size, half)
-    fit = fit_profile(
-        image, variance, good, x=x, y=y, half=halves, psf=mix, start=start, profile=profile
-    )
-    return fit, mix, good, halves
+    windows = Windows(image, variance, good, x, y, halves, mix)
+    return fit_profile(windows, start=start, profile=profile), windows
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_exponential_galaxies_without_noise(radius):
         for a, b in shapes
     ]
     image, variance, x, y, psf = sheet(profiles)
-    fit, _, _, _ = run(image, variance, x, y, psf, EXP)
+    fit, _ = run(image, variance, x, y, psf, EXP)
     assert (fit.flags == 0).all()
     # The truncated mixture holds 1 - 1.9 % of the light of the infinite law; the PSF's mixture
     # adds half a per cent.
@@ -96,17 +95,11 @@ def test_exponential_galaxies_without_noise(radius):
 def test_stars_have_the_same_model_and_psf_flux():
     psf = MoffatPsf()
     image, variance, x, y, _ = sheet([psf.profile] * 5)
-    fit, mix, good, half = run(image, variance, x, y, psf, EXP)
+    fit, windows = run(image, variance, x, y, psf, EXP)
     np.testing.assert_allclose(fit.flux, 1.0, rtol=0.01)
     assert (fit.radius < 0.5).all()
     both = composite_fluxes(
-        image,
-        variance,
-        good,
-        x=x,
-        y=y,
-        half=half,
-        psf=mix,
+        windows,
         exp_shape=fit.shape,
         dev_shape=fit.shape,
     )
@@ -119,16 +112,10 @@ def test_composite_takes_the_right_profile():
         galsim.DeVaucouleurs(half_light_radius=3.0, flux=1000.0),
     ]
     image, variance, x, y, psf = sheet(profiles)
-    exp, mix, good, half = run(image, variance, x, y, psf, EXP)
-    dev, _, _, _ = run(image, variance, x, y, psf, DEV)
+    exp, windows = run(image, variance, x, y, psf, EXP)
+    dev, _ = run(image, variance, x, y, psf, DEV)
     both = composite_fluxes(
-        image,
-        variance,
-        good,
-        x=x,
-        y=y,
-        half=half,
-        psf=mix,
+        windows,
         exp_shape=exp.shape,
         dev_shape=dev.shape,
     )
@@ -137,13 +124,7 @@ def test_composite_takes_the_right_profile():
     # 8 % of a de Vaucouleurs law lies beyond its truncation at 7 half-light radii.
     np.testing.assert_allclose(both.flux, [1000.0, 930.0], rtol=0.03)
     forced = composite_fluxes(
-        image,
-        variance,
-        good,
-        x=x,
-        y=y,
-        half=half,
-        psf=mix,
+        windows,
         exp_shape=exp.shape,
         dev_shape=dev.shape,
         fraction=both.fraction,
@@ -154,15 +135,9 @@ def test_composite_takes_the_right_profile():
 def test_errors_have_unit_pulls():
     galaxy = galsim.Exponential(half_light_radius=2.5, flux=3000.0).shear(g1=0.2, g2=0.1)
     image, variance, x, y, psf = sheet([galaxy] * 200, size=61, noise=3.0)
-    fit, mix, good, half = run(image, variance, x, y, psf, EXP, half=28)
+    fit, windows = run(image, variance, x, y, psf, EXP, half=28)
     forced = composite_fluxes(
-        image,
-        variance,
-        good,
-        x=x,
-        y=y,
-        half=half,
-        psf=mix,
+        windows,
         exp_shape=np.tile(np.median(fit.shape, axis=0), (200, 1)),
         dev_shape=np.tile(np.median(fit.shape, axis=0), (200, 1)),
         fraction=np.zeros(200),
@@ -178,7 +153,7 @@ def test_errors_of_free_fits_have_unit_pulls(profile, noise):
     kind = galsim.Exponential if profile is EXP else galsim.DeVaucouleurs
     galaxy = kind(half_light_radius=2.5, flux=3000.0).shear(g1=0.2, g2=0.1)
     image, variance, x, y, psf = sheet([galaxy] * 1000, size=61, noise=noise)
-    fit, _, _, _ = run(image, variance, x, y, psf, profile, half=28)
+    fit, _ = run(image, variance, x, y, psf, profile, half=28)
     pull = (fit.flux - np.median(fit.flux)) / fit.flux_err
     # 1000 pulls: 2.3 %. 1600 others: 0.98 and 0.99 (exponential), 1.06 (de Vaucouleurs, whose core
     # the pixels do not resolve).
@@ -189,17 +164,8 @@ def test_errors_of_free_fits_have_unit_pulls(profile, noise):
 def test_nothing_to_fit():
     image, variance, x, y, psf = sheet([galsim.Exponential(half_light_radius=2.0)])
     mix = psf_mixtures(psf, x=x, y=y)
-    fit = fit_profile(
-        image,
-        variance,
-        np.zeros(image.shape, bool),
-        x=x,
-        y=y,
-        half=np.array([20]),
-        psf=mix,
-        start=np.ones((1, 3)),
-        profile=EXP,
-    )
+    windows = Windows(image, variance, np.zeros(image.shape, bool), x, y, np.array([20]), mix)
+    fit = fit_profile(windows, start=np.ones((1, 3)), profile=EXP)
     assert fit.flags[0] & MeasureFlag.NO_DATA
     assert np.isnan(fit.flux[0])
     none = psf_mixtures(psf, x=np.empty(0), y=np.empty(0))
@@ -216,10 +182,9 @@ def test_the_window_of_a_large_elliptical_grows():
         image[:, k * size : (k + 1) * size] = model.drawImage(nx=size, ny=size, scale=1.0).array
     x, y = np.array([160.0, 160.0 + size]), np.array([160.0, 160.0])
     half, widest = np.array([27, 72]), np.array([150, 150])
-    fit = fit_composite_galaxies(
-        image, variance, good, x=x, y=y, half=half, widest=widest,
-        psf=psf_mixtures(psf, x=x, y=y), start=np.array([[80.0, 80.0, 0.0], [400.0, 400.0, 0.0]]),
-    )  # fmt: skip
+    windows = Windows(image, variance, good, x, y, half, psf_mixtures(psf, x=x, y=y))
+    start = np.array([[80.0, 80.0, 0.0], [400.0, 400.0, 0.0]])
+    fit = fit_composite_galaxies(windows, widest=widest, start=start)
     # The truncated profiles hold 92.3 and 98 % of the light; 78 % was found in 27 pixels.
     np.testing.assert_allclose(fit.total.flux, [92300.0, 98000.0], rtol=0.01)
     assert fit.total.fraction[0] > 0.95

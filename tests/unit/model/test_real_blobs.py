@@ -59,12 +59,14 @@ class Case:
     """A brick of cut-outs: its exposures, our catalogue and the reference's."""
 
     def __init__(self, name, folder, root, monkeypatch):
-        self.jobs, self.fits = [], []
+        self.jobs, self.fits, fitted = [], [], []
 
         def fit(images, blob, options, **more):
             self.images = images
             self.jobs.append(blob)
-            return fit_blob(images, blob, options, **more)
+            result = fit_blob(images, blob, options, **more)
+            fitted.append(result.sources)
+            return result
 
         def fit_one(stamps, *words):
             found = fit_source(stamps, *words)
@@ -75,6 +77,7 @@ class Case:
         monkeypatch.setattr(blob_fitter, "fit_source", fit_one)
         options = BrickOptions(survey_dir=str(folder), out_dir=str(root), ebv=0.05, **CASES[name])
         run_brick(options)
+        self.fitted = Sources.concatenate(fitted)
         self.name, self.grid, reference = name, grid_of(options), folder / "reference"
         self.blobs = np.full(self.grid.shape, -1)
         for blob in self.jobs:
@@ -105,9 +108,11 @@ class Case:
 
     def fit_of(self, j):
         """Pixels and result of the fit that gave one of our objects."""
+        k = int(
+            np.hypot(self.fitted.ra - self.ours.ra[j], self.fitted.dec - self.ours.dec[j]).argmin()
+        )
         for stamps, found in reversed(self.fits):
-            same = found.kind == self.ours.kind[j]
-            if same and np.allclose(found.flux, self.ours.flux[j], rtol=1e-6):
+            if found.kind == self.ours.kind[j] and (found.flux == self.fitted.flux[k]).all():
                 return stamps, found
         raise AssertionError(f"no fit has the fluxes of object {j}")
 
