@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from skymill.cli.parameters import option_set
 from skymill.data.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -28,34 +28,21 @@ _DEC = ("dec", "de_icrs", "dej2000", "delta_j2000", "dec_icrs", "decj2000")
 _DEREDDENED = ("_calibrated_", "_cmodel_flux", "_psf_flux")
 
 
-def _decorator(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 #: ``--ra``, ``--dec``: columns of the positions.
-position_options = _decorator(
-    [
-        click.option("--ra", default=None, help="Column of right ascension [deg]; ra, RAJ2000, "
-                     "ALPHA_J2000 or the like if omitted."),
-        click.option("--dec", default=None, help="Column of declination [deg], likewise."),
-    ]
+position_options = option_set(
+    click.option("--ra", default=None, help="Column of right ascension [deg]; ra, RAJ2000, "
+                 "ALPHA_J2000 or the like if omitted."),
+    click.option("--dec", default=None, help="Column of declination [deg], likewise."),
 )  # fmt: skip
 
 #: ``--bands``, ``--band``: which bands, and their columns.
-band_options = _decorator(
-    [
-        click.option("--bands", default="",
-                     help="Bands such as g,r,i; all that are found if omitted."),
-        click.option("--band", "columns", multiple=True, metavar="BAND=VALUE,ERROR[,UNIT]",
-                     help="Columns of a band where its names are not common ones, or elements of "
-                     "them as MAG[2]; UNIT is mag (default), nJy, uJy, mJy, Jy or nmgy. May be "
-                     "given many times."),
-    ]
+band_options = option_set(
+    click.option("--bands", default="",
+                 help="Bands such as g,r,i; all that are found if omitted."),
+    click.option("--band", "columns", multiple=True, metavar="BAND=VALUE,ERROR[,UNIT]",
+                 help="Columns of a band where its names are not common ones, or elements of "
+                 "them as MAG[2]; UNIT is mag (default), nJy, uJy, mJy, Jy or nmgy. May be "
+                 "given many times."),
 )  # fmt: skip
 
 #: ``--stars``: which rows are stars.
@@ -65,17 +52,15 @@ star_option = click.option(
 )  # fmt: skip
 
 #: ``--ebv``, ``--dust-map`` and what belongs to them.
-extinction_options = _decorator(
-    [
-        click.option("--ebv", default="",
-                     help="Column of E(B-V), or a number for all; 0 if omitted."),
-        click.option("--dust-map", default="",
-                     help="E(B-V): FITS image, HEALPix map or folder of SFD."),
-        click.option("--dust-column", default="", help="Column of the HEALPix map."),
-        click.option("--dust-scale", default=1.0, show_default=True, help="Factor on the map."),
-        click.option("--extinction", "coefficients", multiple=True, metavar="BAND=A",
-                     help="Extinction of a band over E(B-V), in place of the camera's."),
-    ]
+extinction_options = option_set(
+    click.option("--ebv", default="",
+                 help="Column of E(B-V), or a number for all; 0 if omitted."),
+    click.option("--dust-map", default="",
+                 help="E(B-V): FITS image, HEALPix map or folder of SFD."),
+    click.option("--dust-column", default="", help="Column of the HEALPix map."),
+    click.option("--dust-scale", default=1.0, show_default=True, help="Factor on the map."),
+    click.option("--extinction", "coefficients", multiple=True, metavar="BAND=A",
+                 help="Extinction of a band over E(B-V), in place of the camera's."),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skymill.cli.foreign_columns import parse_cut
-from skymill.cli.parameters import CENTRE
+from skymill.cli.parameters import CENTRE, option_set
 
 if TYPE_CHECKING:
     from skymill.lensing.catalogue import ShearSample
@@ -20,7 +20,8 @@ __all__ = ["build_options", "catalogue_options", "cut_rows", "knobs", "load_samp
            "match_redshifts", "redshift_options"]  # fmt: skip
 
 
-_CATALOGUE_OPTIONS = [
+#: Argument and options of the verbs that read a shear catalogue.
+catalogue_options = option_set(
     click.argument("catalogue", type=click.Path(path_type=Path)),
     click.option("--ra", default="ra", show_default=True, help="Column of right ascension [deg]."),
     click.option("--dec", default="dec", show_default=True, help="Column of declination [deg]."),
@@ -64,28 +65,11 @@ _CATALOGUE_OPTIONS = [
         default=Path(),
         help="Folder of the products; made if absent.",
     ),
-]
+)
 
 
-def catalogue_options(function: Any) -> Any:
-    """Argument and options of the verbs that read a shear catalogue.
-
-    Parameters
-    ----------
-    function : callable
-        A click command to be.
-
-    Returns
-    -------
-    callable
-        The same with the options.
-    """
-    for decorate in reversed(_CATALOGUE_OPTIONS):
-        function = decorate(function)
-    return function
-
-
-_REDSHIFT_OPTIONS = [
+#: Options of the verbs that need redshifts.
+redshift_options = option_set(
     click.option("--z-lens", type=float, required=True, help="Redshift of the cluster."),
     click.option(
         "--z", default="z_phot", show_default=True, help="Column of the galaxies' redshifts."
@@ -102,25 +86,7 @@ _REDSHIFT_OPTIONS = [
         default=None,
         help="Table with p(z) made by skymill, matched by ID.",
     ),
-]
-
-
-def redshift_options(function: Any) -> Any:
-    """Options of the verbs that need redshifts.
-
-    Parameters
-    ----------
-    function : callable
-        A click command to be.
-
-    Returns
-    -------
-    callable
-        The same with the options.
-    """
-    for decorate in reversed(_REDSHIFT_OPTIONS):
-        function = decorate(function)
-    return function
+)
 
 
 def knobs(options_class: type, **names: str) -> Callable[[Any], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from skymill.data.errors import DataError
 
-__all__ = ["CENTRE", "make_folder"]
+__all__ = ["CENTRE", "make_folder", "option_set"]
 
 
 class Centre(click.ParamType):
@@ -41,3 +42,14 @@ def make_folder(path: Path) -> Path:
     except OSError as err:
         raise DataError(f"the folder {path} cannot be made: {err.strerror}") from err
     return path
+
+
+def option_set(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Options that several verbs share, as one decorator; help lists them in this order."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from skymill.cli.parameters import option_set
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -35,15 +36,6 @@ _SURVEY_DIR = click.option(
 
 def _note(text: str) -> None:
     click.echo(text, err=True)
-
-
-def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorate in reversed(options):
-            function = decorate(function)
-        return function
-
-    return add
 
 
 @click.command("images")
@@ -147,7 +139,7 @@ def _tiles(paths: tuple[str, ...]) -> dict[str, Tiles]:
     return out
 
 
-_IMAGE_OPTIONS = _options(
+_IMAGE_OPTIONS = option_set(
     _SURVEY_DIR,
     click.option("--camera", help="decam, mosaic or 90prime; by the image's name if omitted."),
     click.option("--image", multiple=True, help="An image, as its line in the image list."),
@@ -417,7 +409,7 @@ def survey_ccds(
     _note(f"{outname}: {written} rows; {good} of {len(table)} CCDs are good")
 
 
-_REGION = _options(
+_REGION = option_set(
     click.option("--min-ra", "--minra", type=float, help="West limit of brick centres [deg]."),
     click.option("--max-ra", "--maxra", type=float, help="East limit of brick centres [deg]."),
     click.option("--min-dec", "--mindec", type=float, help="South limit of brick centres [deg]."),
