@@ -14,11 +14,12 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
 
 from skymill.data.errors import ConfigError, DataError
-from skymill.data.geometry import FitsWcs, make_tan_wcs
+from skymill.data.geometry import FitsWcs
 from skymill.data.options import check_choice, check_range, option
 from skymill.lensing.catalogue import ShearSample
 from skymill.lensing.maps._aperture_kernels import radial_histograms
 from skymill.lensing.maps.filters import FILTER_NAMES, aperture_filter
+from skymill.lensing.maps.grid import choose_grid, image_hdus, require_planes
 
 __all__ = [
     "ApertureMassMap",
@@ -132,15 +133,12 @@ class ApertureMassMap:
             "SNR_B": self.snr("B"),
             "COVERAGE": self.coverage,
         }
-        for name, cube in planes.items():
-            header = self.wcs.header
-            header.pop("WCSAXES", None)
-            hdu = fits.ImageHDU(np.ascontiguousarray(cube), name=name)
-            hdu.header.extend(header, update=True)
-            hdu.header["WCSAXES"] = 3
-            hdu.header["CTYPE3"] = ("APERTURE", "linear index; radii are in table APERTURES")
-            hdu.header["CRPIX3"], hdu.header["CRVAL3"], hdu.header["CDELT3"] = 1.0, 0.0, 1.0
-            hdus.append(hdu)
+        header = self.wcs.header
+        header.pop("WCSAXES", None)
+        header["WCSAXES"] = 3
+        header["CTYPE3"] = ("APERTURE", "linear index; radii are in table APERTURES")
+        header["CRPIX3"], header["CRVAL3"], header["CDELT3"] = 1.0, 0.0, 1.0
+        hdus += image_hdus(planes, header)
         hdus.append(
             fits.BinTableHDU.from_columns(
                 [fits.Column("radius", "D", unit="arcmin", array=self.apertures)], name="APERTURES"
@@ -167,10 +165,7 @@ class ApertureMassMap:
         DataError
             If an extension is missing.
         """
-        names = [h.name for h in hdus]
-        missing = [n for n in ("E", "B", "VARIANCE", "COVERAGE", "APERTURES") if n not in names]
-        if missing:
-            raise DataError(f"this is no mass map: it has no extension {', '.join(missing)}")
+        require_planes(hdus, ("E", "B", "VARIANCE", "COVERAGE", "APERTURES"), what="mass map")
         cubes = {
             n: np.asarray(hdus[n].data, np.float32) for n in ("E", "B", "VARIANCE", "COVERAGE")
         }
@@ -313,27 +308,15 @@ def make_aperture_mass_map(
             f"galaxies lie more than 89 deg from the centre ra={middle[0]:.5f}, "
             f"dec={middle[1]:.5f}; give a centre inside the field"
         )
-    if not (east.min() <= 0 <= east.max() and north.min() <= 0 <= north.max()):
-        raise DataError(
-            f"the centre ra={middle[0]:.5f}, dec={middle[1]:.5f} deg lies outside the catalogue "
-            f"(East {east.min():.1f} to {east.max():.1f}, North {north.min():.1f} to "
-            f"{north.max():.1f} arcmin from it); give a centre inside the field"
-        )
-    half_field = 0.5 * min(np.ptp(east), np.ptp(north))
-    apertures = _choose_apertures(options, half_field)
-    step = options.step_arcsec / 60.0
-    extent = options.extent_arcmin or 2.0 * max(np.abs(east).max(), np.abs(north).max())
-    half = max(int(np.ceil(0.5 * extent / step)), 1)
-    if half > 5000:
-        raise ConfigError(
-            f"the map would have {2 * half + 1} pixels a side; step_arcsec = "
-            f"{options.step_arcsec} is too fine for {extent:.1f} arcmin"
-        )
-    offsets = np.arange(-half, half + 1, dtype=np.float64) * step
+    grid = choose_grid(
+        east, north, middle=middle, step_arcsec=options.step_arcsec,
+        extent_arcmin=options.extent_arcmin, half_limits=(1, 5000),
+    )  # fmt: skip
+    apertures = _choose_apertures(options, 0.5 * min(np.ptp(east), np.ptp(north)))
     w = sample.weight / sample.weight.mean()
     columns = np.stack([east, north, w * g1, w * g2, 0.5 * w * w * (g1**2 + g2**2), w])
     cubes = sum_over_grid(
-        columns.astype(np.float32), offsets, apertures, options.filter, options.radial_bins
+        columns.astype(np.float32), grid.offsets, apertures, options.filter, options.radial_bins
     )
     signal_e, signal_b, noise, weight = cubes
     positive = weight > 0
@@ -347,9 +330,7 @@ def make_aperture_mass_map(
         coverage=(weight / np.maximum(full, 1e-30)[:, None, None]).astype(np.float32),
         apertures=apertures,
         filter=options.filter,
-        wcs=make_tan_wcs(
-            ra=middle[0], dec=middle[1], scale=options.step_arcsec, x=float(half), y=float(half)
-        ),
+        wcs=grid.wcs,
         n_galaxies=len(sample),
     )
 

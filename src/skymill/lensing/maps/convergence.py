@@ -17,10 +17,10 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 
-from skymill.data.errors import ConfigError, DataError
-from skymill.data.geometry import FitsWcs, make_tan_wcs
+from skymill.data.geometry import FitsWcs
 from skymill.data.options import check_range, option
 from skymill.lensing.catalogue import ShearSample
+from skymill.lensing.maps.grid import choose_grid, image_hdus, require_planes
 
 __all__ = ["ConvergenceMap", "ConvergenceOptions", "make_convergence_map", "wiener_filter"]
 
@@ -117,12 +117,8 @@ class ConvergenceMap:
             self.kappa_e, self.kappa_b, self.sigma, self.wiener_e, self.wiener_b,
             self.wiener_sigma, self.mask.astype(np.uint8),
         )  # fmt: skip
-        hdus = [primary]
-        for name, plane in zip(_PLANES, planes, strict=True):
-            hdu = fits.ImageHDU(np.ascontiguousarray(plane), name=name)
-            hdu.header.extend(self.wcs.header, update=True)
-            hdus.append(hdu)
-        return fits.HDUList(hdus)
+        named: dict[str, NDArray[np.generic]] = dict(zip(_PLANES, planes, strict=True))
+        return fits.HDUList([primary, *image_hdus(named, self.wcs.header)])
 
     @classmethod
     def from_hdulist(cls, hdus: fits.HDUList) -> ConvergenceMap:
@@ -143,10 +139,7 @@ class ConvergenceMap:
         DataError
             If an extension is missing.
         """
-        names = [h.name for h in hdus]
-        missing = [n for n in _PLANES if n not in names]
-        if missing:
-            raise DataError(f"this is no convergence map: it has no extension {', '.join(missing)}")
+        require_planes(hdus, _PLANES, what="convergence map")
         e, b, sigma, we, wb, ws, mask = (np.asarray(hdus[n].data) for n in _PLANES)
         return cls(
             kappa_e=e, kappa_b=b, sigma=sigma, wiener_e=we, wiener_b=wb, wiener_sigma=ws,
@@ -296,29 +289,15 @@ class _Field:
         self, sample: ShearSample, middle: tuple[float, float], options: ConvergenceOptions
     ) -> None:
         east, north, g1, g2 = sample.in_plane(middle)
+        self.points = choose_grid(
+            east, north, middle=middle, step_arcsec=options.step_arcsec,
+            extent_arcmin=options.extent_arcmin, half_limits=(2, 3000),
+        )  # fmt: skip
+        step, self.size = self.points.step, self.points.size
         inside = np.isfinite(east) & np.isfinite(north)
-        if not inside.any() or not (
-            east[inside].min() <= 0 <= east[inside].max()
-            and north[inside].min() <= 0 <= north[inside].max()
-        ):
-            raise DataError(
-                f"the centre ra={middle[0]:.5f}, dec={middle[1]:.5f} deg lies outside of the "
-                "catalogue; give a centre inside the field"
-            )
-        step = options.step_arcsec / 60.0
-        extent = options.extent_arcmin or 2.0 * max(
-            np.abs(east[inside]).max(), np.abs(north[inside]).max()
-        )
-        self.half = max(int(np.ceil(0.5 * extent / step)), 2)
-        if self.half > 3000:
-            raise ConfigError(
-                f"the map would have {2 * self.half + 1} pixels a side; step_arcsec = "
-                f"{options.step_arcsec} is too fine for {extent:.1f} arcmin"
-            )
-        self.size = 2 * self.half + 1
         self.padded = int(fft.next_fast_len(2 * self.size))
-        ix = np.rint(np.where(inside, east, 1e9) / step).astype(int) + self.half
-        iy = np.rint(np.where(inside, north, 1e9) / step).astype(int) + self.half
+        ix = np.rint(np.where(inside, east, 1e9) / step).astype(int) + self.points.half
+        iy = np.rint(np.where(inside, north, 1e9) / step).astype(int) + self.points.half
         keep = (ix >= 0) & (ix < self.size) & (iy >= 0) & (iy < self.size)
         self.index = (iy * self.padded + ix)[keep]
         self.weight = sample.weight[keep]
@@ -412,7 +391,7 @@ def make_convergence_map(
     Raises
     ------
     DataError
-        If the centre lies outside of the catalogue.
+        If the centre lies outside the catalogue.
 
     References
     ----------
@@ -444,8 +423,5 @@ def make_convergence_map(
     return ConvergenceMap(
         kappa_e=e, kappa_b=b, sigma=s, wiener_e=we, wiener_b=wb, wiener_sigma=ws,
         mask=np.asarray(grid.crop(mask), bool), n_galaxies=grid.n_galaxies, prior=prior,
-        wcs=make_tan_wcs(
-            ra=middle[0], dec=middle[1], scale=options.step_arcsec,
-            x=float(grid.half), y=float(grid.half),
-        ),
+        wcs=grid.points.wcs,
     )  # fmt: skip

@@ -147,7 +147,7 @@ def test_files_hold_everything():
 
 def test_clear_sentences():
     sample, rng = make_sample(n=100), np.random.default_rng(1)
-    with pytest.raises(DataError, match="lies outside of the catalogue"):
+    with pytest.raises(DataError, match="lies outside the catalogue"):
         make_convergence_map(sample, rng=rng, centre=(5.0, 33.0))
     with pytest.raises(ConfigError, match=r"step_arcsec = 0\.01 is too fine"):
         make_convergence_map(sample, rng=rng, options=ConvergenceOptions(step_arcsec=0.01))
