@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skymill.data.errors import ConfigError, DataError
+from skymill.data.errors import ConfigError
 from skymill.data.options import option
 from skymill.measure._aperture_kernels import aperture_all, aperture_each
-from skymill.measure.pixels import REPAIRED, SATURATED, UNUSABLE_BITS, check_planes
+from skymill.measure.pixels import REPAIRED, SATURATED, UNUSABLE_BITS, check_planes, check_positions
 
 __all__ = ["ApertureFluxes", "ApertureOptions", "aperture_fluxes", "circular_fluxes"]
 
@@ -76,7 +76,7 @@ def aperture_fluxes(
         Fluxes, errors, flags.
     """
     image, variance, mask = check_planes(image, variance, mask)
-    x_, y_ = _centres(x, y)
+    x_, y_ = check_positions(x, y)
     radii = np.array(options.radii, np.float64)
     shape = (x_.size, radii.size)
     flux, flux_err, flags = np.empty(shape), np.empty(shape), np.zeros(shape, np.uint32)
@@ -126,7 +126,7 @@ def circular_fluxes(
         `MeasureFlag`.
     """
     image, variance, mask = check_planes(image, variance, mask)
-    x_, y_ = _centres(x, y)
+    x_, y_ = check_positions(x, y)
     radius_ = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.float64), x_.shape))
     flux, flux_err, flags = np.empty(x_.size), np.empty(x_.size), np.zeros(x_.size, np.uint32)
     clean, clean_variance = _finite(image), _finite(variance)
@@ -151,11 +151,3 @@ def _finite(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     """The plane with zeros where it is not finite."""
     finite = np.isfinite(plane)
     return plane if finite.all() else np.where(finite, plane, np.float32(0.0))
-
-
-def _centres(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x_ = np.ascontiguousarray(np.atleast_1d(x), np.float64)
-    y_ = np.ascontiguousarray(np.atleast_1d(y), np.float64)
-    if x_.shape != y_.shape or x_.ndim != 1:
-        raise DataError(f"x and y must have one shape (n,); got {x_.shape}, {y_.shape}")
-    return x_, y_

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
 from skymill.measure._centroid_kernels import windowed_centroids
-from skymill.measure.pixels import REPAIRED, UNUSABLE_BITS, check_planes, clean_image
+from skymill.measure.pixels import (
+    REPAIRED,
+    UNUSABLE_BITS,
+    check_planes,
+    check_positions,
+    clean_image,
+)
 
 __all__ = ["CentroidOptions", "Centroids", "centroids"]
 
@@ -86,10 +91,7 @@ def centroids(
     """
     image, variance, mask = check_planes(image, variance, mask)
     clean, mask = clean_image(image, mask)
-    x_ = np.ascontiguousarray(np.atleast_1d(x), np.float64)
-    y_ = np.ascontiguousarray(np.atleast_1d(y), np.float64)
-    if x_.shape != y_.shape or x_.ndim != 1:
-        raise DataError(f"x and y must have one shape (n,); got {x_.shape}, {y_.shape}")
+    x_, y_ = check_positions(x, y)
     sigma_ = np.ascontiguousarray(np.broadcast_to(np.asarray(sigma, np.float64), x_.shape))
     n = x_.size
     out = Centroids(np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.zeros(n, np.uint32))

@@ -11,7 +11,14 @@ from skymill.data.errors import DataError
 from skymill.data.flags import MeasureFlag
 from skymill.data.options import check_range, option
 from skymill.measure import _moments_kernels as kernels
-from skymill.measure.pixels import REPAIRED, SATURATED, UNUSABLE_BITS, check_planes, clean_image
+from skymill.measure.pixels import (
+    REPAIRED,
+    SATURATED,
+    UNUSABLE_BITS,
+    check_planes,
+    check_positions,
+    clean_image,
+)
 
 __all__ = ["Moments", "MomentsOptions", "adaptive_moments", "adaptive_moments_stamps"]
 
@@ -214,10 +221,7 @@ def adaptive_moments_stamps(
 def _positions(
     x: ArrayLike, y: ArrayLike, sigma: ArrayLike
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    x_ = np.ascontiguousarray(np.atleast_1d(x), np.float64)
-    y_ = np.ascontiguousarray(np.atleast_1d(y), np.float64)
-    if x_.shape != y_.shape or x_.ndim != 1:
-        raise DataError(f"x and y must have one shape (n,); got {x_.shape}, {y_.shape}")
+    x_, y_ = check_positions(x, y)
     sigma_ = np.ascontiguousarray(np.broadcast_to(np.asarray(sigma, np.float64), x_.shape))
     if not np.all(sigma_ > 0):
         raise DataError("the first guess of sigma must be > 0 pixel for every source")

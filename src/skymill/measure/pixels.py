@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skymill.data.errors import DataError
 from skymill.data.masks import UNUSABLE, MaskPlane
 
-__all__ = ["REPAIRED", "SATURATED", "UNUSABLE_BITS", "check_planes", "clean_image"]
+__all__ = [
+    "REPAIRED",
+    "SATURATED",
+    "UNUSABLE_BITS",
+    "check_planes",
+    "check_positions",
+    "clean_image",
+]
 
 #: Bits as numba wants them.
 UNUSABLE_BITS = np.int32(int(UNUSABLE))
@@ -48,6 +55,31 @@ def check_planes(
         np.ascontiguousarray(variance, np.float32),
         np.ascontiguousarray(mask, np.int32),
     )
+
+
+def check_positions(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions as the kernels take them.
+
+    Parameters
+    ----------
+    x, y : (n,) or scalar float [pixel]
+        Positions.
+
+    Returns
+    -------
+    x, y : (n,) float64 [pixel]
+        Contiguous.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ.
+    """
+    x_ = np.ascontiguousarray(np.atleast_1d(x), np.float64)
+    y_ = np.ascontiguousarray(np.atleast_1d(y), np.float64)
+    if x_.shape != y_.shape or x_.ndim != 1:
+        raise DataError(f"x and y must have one shape (n,); got {x_.shape}, {y_.shape}")
+    return x_, y_
 
 
 def clean_image(

@@ -11,7 +11,14 @@ from skymill.data.errors import DataError
 from skymill.data.options import check_range, option
 from skymill.data.protocols import Psf
 from skymill.measure._psf_flux_kernels import fit_stamps
-from skymill.measure.pixels import REPAIRED, SATURATED, UNUSABLE_BITS, check_planes, clean_image
+from skymill.measure.pixels import (
+    REPAIRED,
+    SATURATED,
+    UNUSABLE_BITS,
+    check_planes,
+    check_positions,
+    clean_image,
+)
 
 __all__ = ["GaussianPsf", "PsfFluxOptions", "PsfFluxes", "draw_at", "psf_fluxes"]
 
@@ -180,10 +187,7 @@ def psf_fluxes(
     """
     image, variance, mask = check_planes(image, variance, mask)
     clean, mask = clean_image(image, mask)
-    x_ = np.ascontiguousarray(np.atleast_1d(x), np.float64)
-    y_ = np.ascontiguousarray(np.atleast_1d(y), np.float64)
-    if x_.shape != y_.shape or x_.ndim != 1:
-        raise DataError(f"x and y must have one shape (n,); got {x_.shape}, {y_.shape}")
+    x_, y_ = check_positions(x, y)
     size = options.size or psf.stamp_size
     n = x_.size
     out = PsfFluxes(
