@@ -25,6 +25,7 @@ from skymill.lensing.catalogue import ShearSample, plane_to_sky, sky_to_plane, t
 from skymill.lensing.cosmology import FIDUCIAL_OPTIONS, Cosmology, CosmologyOptions
 from skymill.lensing.masses._nfw_kernels import joint_reduced_shear
 from skymill.lensing.masses.halo_profiles import LN_X_MIN, HaloOptions, HaloTables, make_halo_tables
+from skymill.lensing.masses.measured_profile import ring_edges, ring_index
 from skymill.lensing.masses.sources import SourceOptions, mean_efficiency, rows_behind
 from skymill.lensing.nfw import concentration
 
@@ -132,6 +133,7 @@ class _Posterior:
         self.places = np.array(places, np.float64)
         self._select(sample, sources)
         self._name_parameters()
+        self.low, self.high = self._limits()
         self._work = np.empty((3, len(self.east)))
         self._out = np.empty((2, len(self.east)))
         self.sigma2 = 1.0
@@ -219,7 +221,7 @@ class _Posterior:
             out.append({"log_mass": 14.5, "ln_c": float(np.log(relation))}.get(kind, 0.0))
         return np.array(out)
 
-    def bounds(self) -> tuple[Float64Array, Float64Array]:
+    def _limits(self) -> tuple[Float64Array, Float64Array]:
         """Flat limits of the parameters."""
         low, high = np.full((2, len(self.names)), np.inf)
         low = -low
@@ -286,14 +288,13 @@ class _Posterior:
 
     def log_probability(self, p: Float64Array) -> float:
         """Posterior up to a constant; -inf beyond the flat limits."""
-        low, high = self.bounds()
-        if (p < low).any() or (p > high).any():
+        if (p < self.low).any() or (p > self.high).any():
             return -np.inf
         return -0.5 * float(np.sum(self.residuals(p) ** 2))
 
 
 def _maximise(posterior: _Posterior, start: Float64Array) -> Float64Array:
-    low, high = posterior.bounds()
+    low, high = posterior.low, posterior.high
     found = least_squares(
         posterior.residuals, np.clip(start, low, high), jac=posterior.jacobian,
         bounds=(low, high), x_scale="jac",
@@ -306,7 +307,7 @@ def _bootstrap(
 ) -> Float64Array:
     """Maxima of resampled catalogues by Gauss-Newton steps from the best fit."""
     n = len(posterior.east)
-    low, high = posterior.bounds()
+    low, high = posterior.low, posterior.high
     out = np.empty((n_bootstrap, len(best)))
     weight = posterior.weight
     for b in range(n_bootstrap):
@@ -335,7 +336,7 @@ def _sample(
 
     n_par = len(best)
     n_walker = max(4 * n_par, 16)
-    low, high = posterior.bounds()
+    low, high = posterior.low, posterior.high
     start = rng.multivariate_normal(best, covariance, size=n_walker, method="svd")
     start = np.clip(start, np.where(np.isfinite(low), low + 1e-6, low), high - 1e-6)
     sampler = emcee.EnsembleSampler(n_walker, n_par, posterior.log_probability)
@@ -443,7 +444,7 @@ def _significance(posterior: _Posterior, best: Float64Array, index: int) -> floa
     step = len(best) // len(posterior.lenses)
     free = np.ones(len(best), dtype=bool)
     free[index * step] = False
-    low, high = posterior.bounds()
+    low, high = posterior.low, posterior.high
 
     def residuals(q: Float64Array) -> Float64Array:
         p = best.copy()
@@ -463,8 +464,7 @@ def _ring_chi2(posterior: _Posterior, best: Float64Array, place: Float64Array) -
     left = posterior.shear - posterior.model(best)
     tangential, _ = tangential_shear(east=east, north=north, g1=left[0], g2=left[1])
     radius = np.hypot(east, north)
-    edges = np.geomspace(radius.min() * 0.999, radius.max() * 1.001, _RINGS + 1)
-    index = np.clip(np.digitize(radius, edges) - 1, 0, _RINGS - 1)
+    index = ring_index(radius, ring_edges(radius, _RINGS))
     weight = posterior.weight / posterior.sigma2
     total = np.bincount(index, weights=weight * tangential, minlength=_RINGS)
     # The variance of the sum; weights need not be inverse variances.
@@ -486,7 +486,7 @@ def _tabulate(
     error = np.sqrt(np.diag(covariance))
     rows = []
     step = len(best) // len(posterior.lenses)
-    low, high = posterior.bounds()
+    low, high = posterior.low, posterior.high
     for i, lens in enumerate(posterior.lenses):
         k = i * step
         ra, dec = plane_to_sky(east=places[i, 0], north=places[i, 1], centre=posterior.origin)

@@ -115,7 +115,7 @@ class _Problem:
         )
         out = np.empty((len(log_mass), len(src.east)))
         reduced_shear_grid(
-            np.log(src.radius), src.beta, src.beta_ratio, tables.log_scale, tables.amplitude,
+            src.ln_radius, src.beta, src.beta_ratio, tables.log_scale, tables.amplitude,
             LN_X_MIN, tables.step, tables.kappa, tables.gamma, out,
         )  # fmt: skip
         if src.dilution.amplitude > 0:
@@ -137,7 +137,7 @@ def _make_problem(
     cosmology: Cosmology,
     n_rings: int,
 ) -> _Problem:
-    edges = ring_edges(src, n_rings)
+    edges = ring_edges(src.radius, n_rings)
     index = ring_index(src.radius, edges)
     src = src.reordered(np.argsort(index, kind="stable"))
     g_t, g_x = src.tangential()
@@ -224,9 +224,9 @@ class _Likelihood:
             out -= self.gain(u, self.problem.ring_sums(self.weight))
         return out
 
-    def information(self, problem: _Problem, log_mass: float) -> float:
+    def information(self, log_mass: float) -> float:
         """Fisher information of ln M: its inverse is the variance to be expected."""
-        step = 1e-3
+        step, problem = 1e-3, self.problem
         ends = problem.model(np.array([log_mass - step, log_mass + step]))
         slope = (ends[1] - ends[0]) / (2.0 * step * np.log(10.0))
         total = float(np.sum(self.weight * slope**2))
@@ -465,9 +465,9 @@ def _mass_row(
     )  # fmt: skip
     lower, median, upper = np.percentile(realizations, [15.865, 50.0, 84.135])
     like_low, like_high = _likelihood_interval(log_mass, chi2, best)
-    fisher = likelihood.information(problem, best) ** -0.5
+    fisher = likelihood.information(best) ** -0.5
     shapes, both = (
-        _Likelihood(problem, likelihood.sigma2, covariance).information(problem, best) ** -0.5
+        _Likelihood(problem, likelihood.sigma2, covariance).information(best) ** -0.5
         for covariance in (None, structure)
     )
     return {

@@ -17,13 +17,13 @@ __all__ = ["ProfileFit", "judge_profile", "make_shear_profile", "ring_edges", "r
 Float64Array = NDArray[np.float64]
 
 
-def ring_edges(sources: LensedSources, n_rings: int) -> Float64Array:
-    """Edges of rings equally spaced in the logarithm that hold all sources.
+def ring_edges(radius: Float64Array, n_rings: int) -> Float64Array:
+    """Edges of rings equally spaced in the logarithm that hold all galaxies.
 
     Parameters
     ----------
-    sources : LensedSources
-        Galaxies.
+    radius : (n,) float64 [Mpc]
+        Distances from the centre.
     n_rings : int
         How many.
 
@@ -32,7 +32,6 @@ def ring_edges(sources: LensedSources, n_rings: int) -> Float64Array:
     (n_rings + 1,) float64 [Mpc]
         Edges.
     """
-    radius = sources.radius
     return np.geomspace(float(radius.min()) * 0.999, float(radius.max()) * 1.001, n_rings + 1)
 
 

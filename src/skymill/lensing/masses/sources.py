@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,10 +98,15 @@ class LensedSources:
     z_weight: Float64Array
     n_without_z: int = 0
 
-    @property
+    @cached_property
     def radius(self) -> Float64Array:
         """Projected distances from the centre (n,) [Mpc]."""
         return np.hypot(self.east, self.north) * self.mpc_per_arcmin
+
+    @cached_property
+    def ln_radius(self) -> Float64Array:
+        """Logarithms of `radius` (n,)."""
+        return np.log(self.radius)
 
     def reordered(self, order: NDArray[np.intp]) -> LensedSources:
         """The same galaxies in another order (n,)."""
