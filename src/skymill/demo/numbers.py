@@ -10,6 +10,7 @@ from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
 from skymill.calibrate.match import match_sky
+from skymill.calibrate.robust import robust_sigma
 from skymill.data.units import magnitude_from_njy
 from skymill.demo.products import Products
 from skymill.demo.truth import Truth, match_truth
@@ -20,10 +21,8 @@ __all__ = [
     "bright_stars",
     "count_numbers",
     "mass_numbers",
-    "match_photoz",
     "peak_numbers",
     "photometry_numbers",
-    "photoz_numbers",
     "psf_numbers",
     "quality_numbers",
     "red_sequence_numbers",
@@ -32,12 +31,6 @@ __all__ = [
 ]
 
 Numbers = dict[str, Any]
-
-
-def _robust(values: NDArray[np.float64]) -> float:
-    if values.size == 0:
-        return float("nan")
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 def _separation_arcmin(ra1: float, dec1: float, ra2: float, dec2: float) -> float:
@@ -108,9 +101,9 @@ def bright_stars(sources: Table, truth: Truth, band: str) -> Numbers:
         "n": int(first.size),
         "offset_east_mas": float(np.median(east)),
         "offset_north_mas": float(np.median(north)),
-        "scatter_mas": _robust(np.concatenate([east, north])),
+        "scatter_mas": robust_sigma(np.concatenate([east, north])),
         "zero_point_error_mmag": float(1e3 * np.median(mag)),
-        "magnitude_scatter_mmag": 1e3 * _robust(mag),
+        "magnitude_scatter_mmag": 1e3 * robust_sigma(mag),
     }
 
 
@@ -193,10 +186,10 @@ def psf_numbers(stars: Table) -> Numbers:
     return {
         "n": n,
         "size_residual": float(np.median(size)),
-        "size_residual_err": 1.25 * _robust(size) / np.sqrt(n),
+        "size_residual_err": 1.25 * robust_sigma(size) / np.sqrt(n),
         "e1_residual": float(np.median(e1)),
         "e2_residual": float(np.median(e2)),
-        "e_residual_err": 1.25 * _robust(e1) / np.sqrt(n),
+        "e_residual_err": 1.25 * robust_sigma(e1) / np.sqrt(n),
     }
 
 
@@ -337,61 +330,6 @@ def _area_arcmin2(table: Table) -> float:
     x = east * np.cos(np.radians(np.median(dec)))
     cells = np.stack([np.floor(x * 60), np.floor((dec - dec.min()) * 60)])
     return float(max(1, np.unique(cells, axis=1).shape[1]))
-
-
-def match_photoz(photoz: Table, catalogue: Table, truth: Truth) -> tuple[Table, Table]:
-    """Photometric redshifts and the true galaxies that they belong to, row by row.
-
-    Parameters
-    ----------
-    photoz, catalogue : astropy.table.Table
-        ``photoz``, and the ``calibratedCatalog`` that has the positions of its objects.
-    truth : Truth
-        The truth.
-
-    Returns
-    -------
-    photoz, galaxies : astropy.table.Table
-        Matched rows.
-    """
-    rows = {name: i for i, name in enumerate(catalogue["ID"])}
-    known = photoz[np.array([name in rows for name in photoz["ID"]], bool)]
-    positions = catalogue[np.array([rows[name] for name in known["ID"]], np.int64)]
-    first, second = match_truth(positions, truth.galaxies, radius_arcsec=0.8)
-    return known[first], truth.galaxies[second]
-
-
-def photoz_numbers(photoz: Table, catalogue: Table, truth: Truth) -> Numbers:
-    """Photometric against true redshifts of matched galaxies.
-
-    Parameters
-    ----------
-    photoz, catalogue : astropy.table.Table
-        ``photoz`` and the ``calibratedCatalog`` row by row.
-    truth : Truth
-        The truth.
-
-    Returns
-    -------
-    dict
-        NMAD and outliers, for i < 23 and for odds > 0.7.
-    """
-    chosen_photoz, galaxies = match_photoz(photoz, catalogue, truth)
-    true = np.asarray(galaxies["z"])
-    delta = (np.asarray(chosen_photoz["z_phot"], np.float64) - true) / (1 + true)
-    good = np.isfinite(delta)
-    out: Numbers = {"n": int(good.sum())}
-    bright = good & (np.asarray(galaxies["mag_i"]) < 23)
-    sure = good & (np.asarray(chosen_photoz["odds"], np.float64) > 0.7)
-    for name, chosen in (("bright", bright), ("sure", sure)):
-        if chosen.sum() > 20:
-            out[name] = {
-                "n": int(chosen.sum()),
-                "nmad": _robust(delta[chosen]),
-                "bias": float(np.median(delta[chosen])),
-                "outliers": float(np.mean(np.abs(delta[chosen]) > 0.15)),
-            }
-    return out
 
 
 def red_sequence_numbers(sequence: Table, truth: Truth | None) -> Numbers:

@@ -16,7 +16,7 @@ from skymill.campaign.campaign import Campaign
 from skymill.campaign.cluster import Cluster
 from skymill.data.errors import MissingInputError
 from skymill.data.files import atomic_path
-from skymill.demo import numbers
+from skymill.demo import numbers, redshifts
 from skymill.demo.page import Goal, Section, write_page
 from skymill.demo.products import Products
 from skymill.demo.truth import Truth, read_truth
@@ -144,7 +144,9 @@ def _collect(
     photoz = products.read_table("photoz", "photo_z")
     catalogue = products.read_table("calibratedCatalog", "photometric_calibration")
     if len(photoz) and len(catalogue) and truth is not None:
-        summary["photoz"] = numbers.photoz_numbers(photoz, catalogue, truth)
+        summary["photoz"] = redshifts.photoz_numbers(photoz, catalogue, truth)
+        if len(shear):
+            summary["photoz"] |= redshifts.source_numbers(shear, photoz, truth)
         figures["redshifts.png"] = _redshift_figure(photoz, catalogue, truth)
     if by_band:
         figures["repeatability.png"] = report_figures.draw_repeatability(by_band)
@@ -170,7 +172,7 @@ def _stack(tables: list[Table]) -> Table:
 
 
 def _redshift_figure(photoz: Table, catalogue: Table, truth: Truth) -> bytes:
-    chosen, galaxies = numbers.match_photoz(photoz, catalogue, truth)
+    chosen, galaxies = redshifts.match_photoz(photoz, catalogue, truth)
     return report_figures.draw_redshifts(
         np.asarray(galaxies["z"]),
         np.asarray(chosen["z_phot"], np.float64),
@@ -327,7 +329,9 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...], str, str, bool], ...] = (
      "Stars against the model, and their shapes over the CCDs.", "psf", False),
     ("Point-spread function of the coadd", ("psf_coadd.png",),
      "Size and shape over the field, residuals at stars, and the rho statistics.", "", False),
-    ("Photometric redshifts", ("redshifts.png",), "Against the truth.", "photoz", True),
+    ("Photometric redshifts", ("redshifts.png",),
+     "Against the truth. Lensing signal of the sources: what is there over what their redshifts "
+     "promise, by which the mass is biased to first order.", "photoz", True),
     ("Completeness", ("completeness.png",), "Share of the true objects that were found.", "", True),
     ("Seconds", ("times.png",), "Elapsed time of each step, the longest of its bands.", "", False),
 )  # fmt: skip
@@ -370,7 +374,9 @@ def _for_page(key: str, values: dict[str, Any]) -> dict[str, Any]:
     if key == "null_tests":
         return {"tests": values} if values else {}
     if key == "photoz":
-        return {"samples": {k: v for k, v in values.items() if isinstance(v, dict)}}
+        samples = {k: v for k, v in values.items() if isinstance(v, dict)}
+        others = {k: v for k, v in values.items() if k not in samples and k != "n"}
+        return {**others, "samples": samples}
     return values
 
 
