@@ -39,9 +39,13 @@ def test_the_cluster_is_where_and_as_heavy_as_it_was_made(campaign):
     best = peaks[0]
     east = (best["ra"] - sky.ra + 180) % 360 - 180
     offset = 60 * np.hypot(east * np.cos(np.radians(sky.dec)), best["dec"] - sky.dec)
+    fit = Table.read(campaign / "mass_fit_output/FOREIGN_mass_fit.csv", format="ascii.csv")[0]
+    print(  # noqa: T201
+        f"peak at {offset:.2f} arcmin, S/N {best['snr']:.1f}; M200 = {fit['m200']:.3g} +- "
+        f"{fit['m200_err']:.2g} Msun, true {sky.mass:.3g}"
+    )
     assert offset < 1.0
     assert best["snr"] > 5.0
-    fit = Table.read(campaign / "mass_fit_output/FOREIGN_mass_fit.csv", format="ascii.csv")[0]
     assert abs(fit["m200"] - sky.mass) < 2 * fit["m200_err"]
     assert fit["m200_err"] < 0.3 * fit["m200"]
 
@@ -51,6 +55,7 @@ def test_magnitudes_are_those_of_the_observers_catalogue(campaign):
     table = Table.read(
         campaign / "photometric_correction_output/FOREIGN_zero_points.csv", format="ascii.csv"
     )
+    print(f"zero points {np.round(1e3 * np.asarray(table['offset']), 1)} mmag")  # noqa: T201
     assert set(table["band"]) == {"g", "r", "i"}
     assert np.all(np.abs(table["offset"]) < 0.015), table
     assert np.all(table["n_star"] > 50)
@@ -70,6 +75,7 @@ def test_stars_lie_where_they_were_put(campaign):
     distance = 3.6e6 * np.hypot(east * np.asarray(cos_dec), objects["dec"][:, None] - dec)
     nearest = distance.min(axis=0)
     near = nearest < 500
+    print(f"{near.sum()} stars, median distance {np.median(nearest[near]):.1f} mas")  # noqa: T201
     assert near.sum() > 100
     # Gaia's errors, the scatter of a star at S/N 100 and of the joint fit: some mas.
     assert np.median(nearest[near]) < 25.0
