@@ -2,7 +2,8 @@
 
 Every function takes a table of shears with the columns ``ra``, ``dec`` [deg], ``g1``, ``g2`` (sky
 axes of the tangent plane: x to the East, y to the North) and, where there are, ``weight`` and
-``use`` (schema ``shearCatalog``), and returns a table with errors by leaving out patches of sky.
+``use`` (schema ``shearCatalog``), and returns a table with errors by leaving out patches of sky, or
+groups of points where these are compared with random ones.
 `run_null_tests` makes all of them and sums each up in one row.
 """
 
@@ -45,7 +46,7 @@ class NullTestOptions:
     n_bins: int = option(8, "Bins of separation, equal in its logarithm")
     n_patches: int = option(25, "Patches of sky of the jackknife")
     random_jitter_arcmin: float = option(
-        1.0, "Random points lie so far from a galaxy, in each axis (Gaussian)", unit="arcmin"
+        0.3, "Random points lie so far from a galaxy, in each axis (Gaussian)", unit="arcmin"
     )
 
     def __post_init__(self) -> None:
@@ -89,9 +90,10 @@ class _Shears:
     def n_patches(self) -> int:
         return int(self.patch.max()) + 1
 
-    def catalog(self) -> treecorr.Catalog:
+    def catalog(self, *, patches: bool = True) -> treecorr.Catalog:
+        patch = self.patch if patches else None
         return treecorr.Catalog(
-            x=self.x, y=self.y, g1=self.g1, g2=self.g2, w=self.weight, patch=self.patch
+            x=self.x, y=self.y, g1=self.g1, g2=self.g2, w=self.weight, patch=patch
         )
 
 
@@ -274,7 +276,10 @@ def measure_shear_around_points(
     ra, dec : (m,) float64 [deg]
         Points.
     random : (ra, dec), optional
-        Random points whose signal is subtracted.
+        Random points that cover the field as the galaxies do, whose signal is subtracted. Errors
+        are then those of the points' places, by leaving out groups of points: the shears are what
+        they are, with noise and any cluster in them, and the points are what is compared. Without,
+        they are by leaving out patches of galaxies.
     options : NullTestOptions, optional
         Radii, patches.
 
@@ -292,15 +297,22 @@ def measure_shear_around_points(
     """
     options = options or NullTestOptions()
     s = _read(shears, options)
-    found = _around(s, ra, dec, options)
+    points = _points(s.wcs, ra, dec)
+    n_groups = s.n_patches
+    if random is None:
+        correlations = [_around(points, s.catalog(), options)]
+    else:
+        both = (points, _points(s.wcs, *random))
+        n_groups = min(n_groups, *(len(x) for x, _ in both))
+        galaxies = s.catalog(patches=False)
+        correlations = [_around(p, galaxies, options, n_groups) for p in both]
+    found = correlations[0]
     used = found.npairs > 0
     if not used.any():
         raise NoDataError(
             f"no galaxy lies {options.min_radius_arcmin} to {options.max_radius_arcmin} arcmin "
             "from a point"
         )
-    background = None if random is None else _around(s, *random, options)
-    correlations = [found] if background is None else [found, background]
 
     def signal(part: str) -> Callable[[list[treecorr.NGCorrelation]], Float64Array]:
         def value(corrs: list[treecorr.NGCorrelation]) -> Float64Array:
@@ -316,19 +328,33 @@ def measure_shear_around_points(
         out[name] = signal(part)(correlations)[used]
         out[f"{name}_err"] = np.sqrt(np.diag(covariance))[used]
         out.meta[key] = covariance[np.ix_(used, used)].tolist()
-    out.meta["n_patches"] = s.n_patches
+    out.meta["n_patches"] = n_groups
     return out
 
 
-def _around(
-    s: _Shears, ra: ArrayLike, dec: ArrayLike, options: NullTestOptions
-) -> treecorr.NGCorrelation:
-    x, y = _to_plane(s.wcs, np.asarray(ra, np.float64), np.asarray(dec, np.float64))
+def _points(wcs: FitsWcs, ra: ArrayLike, dec: ArrayLike) -> tuple[Float64Array, Float64Array]:
+    """Points with a position, in the tangent plane [arcmin]."""
+    x, y = _to_plane(wcs, np.asarray(ra, np.float64), np.asarray(dec, np.float64))
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
         raise NoDataError("shear around points needs at least one point with a position")
+    return x[known], y[known]
+
+
+def _around(
+    points: tuple[Float64Array, Float64Array],
+    galaxies: treecorr.Catalog,
+    options: NullTestOptions,
+    n_groups: int = 1,
+) -> treecorr.NGCorrelation:
+    """Shears around points; of more than one group, the points are the samples of the jackknife."""
+    x, y = points
+    patch = None
+    if n_groups > 1:
+        # Any order but that of the sky: every group covers the field.
+        patch = np.random.default_rng(0).permutation(x.size) % n_groups
     correlation = treecorr.NGCorrelation(**options.bins())
-    correlation.process(treecorr.Catalog(x=x[known], y=y[known]), s.catalog())
+    correlation.process(treecorr.Catalog(x=x, y=y, patch=patch), galaxies)
     return correlation
 
 
