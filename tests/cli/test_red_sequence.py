@@ -31,7 +31,7 @@ def path(tmp_path_factory):
     return out
 
 
-COLUMNS = ["--z", "0.2", "--centre", "10,0", "--mag", "mag_{band}", "--mag-err", "err_{band}"]
+COLUMNS = ["--z", "0.2", "--centre", "10,0"]
 
 
 def run(*args):
@@ -55,12 +55,39 @@ def test_products_and_grades(tmp_path, path):
     assert "purity" in result.output
 
 
+def test_columns_of_any_name_and_extinction(tmp_path, path):
+    table = read_catalogue(path)
+    other = Table(
+        {"RAJ2000": table["RA"], "DEJ2000": table["DEC"], "EBV": np.full(len(table), 0.5)}
+    )
+    # Vectors, and fluxes with extinction in them: 0.5 mag of E(B-V) makes all redder.
+    mag = np.stack([table[f"mag_{b}"] for b in "gri"], axis=1)
+    ratio = {"g": 3.2, "r": 2.2, "i": 1.6}
+    other["FLUX"] = 10 ** (-0.4 * (mag + 0.5 * np.array(list(ratio.values())) - 22.5))
+    other["FLUX_IVAR"] = (0.0184 * other["FLUX"]) ** -2.0
+    other.write(tmp_path / "other.fits")
+    extra = []
+    for k, band in enumerate("gri"):
+        extra += ["--band", f"{band}=FLUX[{k}],FLUX_IVAR[{k}],nmgy"]
+        extra += ["--extinction", f"{band}={ratio[band]}"]
+    for name, arguments in (
+        ("a", [path]),
+        ("b", [tmp_path / "other.fits", *extra, "--ebv", "EBV"]),
+    ):
+        result = run(*arguments, *COLUMNS, "--output", tmp_path / name)
+        assert result.exit_code == 0, (result.output, result.exception)
+    a, b = (read_catalogue(tmp_path / n / "red_sequence.parquet") for n in "ab")
+    assert (a["ID"] == b["ID"]).all()
+    # The errors of the fluxes are rounded.
+    assert b["p_member"] == pytest.approx(np.asarray(a["p_member"]), abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        (["--mag", "nothing"], "must hold {band}"),
+        (["--band", "g=nothing,err_g", "--band", "r=mag_r,err_r"], "no column 'nothing'"),
         (["--ra", "alpha"], "--ra"),
-        (["--bands", "g"], "needs two of the bands"),
+        (["--bands", "g"], "at least 2 bands"),
         (["--id", "NAME"], "no column 'NAME'"),
         (["--centre", "200,50"], "position on this half of the sky"),
     ],

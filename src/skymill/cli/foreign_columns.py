@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from skymill.calibrate.column_map import BandColumns
 
 __all__ = ["band_options", "extinction_options", "parse_cut", "position_options", "read_columns",
-           "read_extinction", "read_positions", "read_reference", "read_stars",
+           "read_extinction", "read_fluxes", "read_positions", "read_reference", "read_stars",
            "star_option"]  # fmt: skip
 
 #: Names of positions that are tried where none is given, in any case.
@@ -236,6 +236,36 @@ def read_extinction(
         click.echo(f"warning: {int((~known).sum())} objects have no E(B-V) and no flux without it")
     click.echo(f"median E(B-V) {np.median(ebv[known]) if known.any() else np.nan:.4f} mag")
     return ebv, coefficients
+
+
+def read_fluxes(
+    table: Table, options: dict[str, Any]
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Fluxes of the galaxies of a catalogue without extinction.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The catalogue.
+    options : dict
+        Values of `band_options`, `position_options` and `extinction_options`, and ``camera``.
+
+    Returns
+    -------
+    bands : list of str
+        At least two.
+    flux, flux_err : (n, n_band) float64 [nJy]
+        NaN where not measured.
+    """
+    import numpy as np
+
+    from skymill.calibrate.column_map import read_band_fluxes
+
+    columns = read_columns(table, options, kind="cmodel", minimum=2)
+    ebv, coefficients = read_extinction(table, options, columns)
+    flux, err = read_band_fluxes(table, columns)
+    factor = 10.0 ** (0.4 * np.outer(ebv, [coefficients[band] for band in columns]))
+    return list(columns), flux * factor, err * factor
 
 
 def _point_out(table: Table, columns: dict[str, BandColumns]) -> None:

@@ -11,8 +11,7 @@ from skymill.cli.foreign_columns import (
     band_options,
     extinction_options,
     position_options,
-    read_columns,
-    read_extinction,
+    read_fluxes,
 )
 from skymill.cli.parameters import make_folder
 
@@ -64,7 +63,7 @@ def photo_z(**options: Any) -> None:
 
     settings = _settings(options)
     table = read_catalogue(options["catalogue"])
-    bands, flux, err = _fluxes(table, options)
+    bands, flux, err = read_fluxes(table, options)
     truth = None
     if options["z_spec"]:
         truth = find_column(
@@ -109,21 +108,6 @@ def _settings(options: dict[str, Any]) -> PhotozOptions:
         dz=options["dz"],
         zero_points=tuple(options["zero_points"]),
     )
-
-
-def _fluxes(
-    table: Table, options: dict[str, Any]
-) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Bands and their fluxes [nJy] without extinction."""
-    import numpy as np
-
-    from skymill.calibrate.column_map import read_band_fluxes
-
-    columns = read_columns(table, options, kind="cmodel", minimum=2)
-    ebv, coefficients = read_extinction(table, options, columns)
-    flux, err = read_band_fluxes(table, columns)
-    factor = 10.0 ** (0.4 * np.outer(ebv, [coefficients[band] for band in columns]))
-    return list(columns), flux * factor, err * factor
 
 
 def _train(

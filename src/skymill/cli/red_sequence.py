@@ -8,6 +8,13 @@ from typing import Any
 
 import click
 
+from skymill.cli.foreign_columns import (
+    band_options,
+    extinction_options,
+    position_options,
+    read_fluxes,
+    read_positions,
+)
 from skymill.cli.parameters import CENTRE, make_folder
 
 __all__ = ["red_sequence"]
@@ -19,14 +26,10 @@ __all__ = ["red_sequence"]
 @click.option("--centre", type=CENTRE, required=True, help="Centre of the cluster [deg].")
 @click.option("--camera", default="decam", show_default=True,
               help="Whose filters predict the colours: decam, sdss, bok, lsst, hsc.")  # fmt: skip
-@click.option("--bands", default="griz", show_default=True, help="Bands to use, blue to red.")
+@band_options
+@position_options
+@extinction_options
 @click.option("--id", "id_column", default=None, help="Column of names; row numbers if omitted.")
-@click.option("--ra", default="ra", show_default=True, help="Column of right ascension [deg].")
-@click.option("--dec", default="dec", show_default=True, help="Column of declination [deg].")
-@click.option("--mag", default="{band}_cmodel_mag", show_default=True,
-              help="Columns of dereddened magnitudes; {band} stands for each band.")  # fmt: skip
-@click.option("--mag-err", default="{band}_cmodel_magerr", show_default=True,
-              help="Columns of their errors.")  # fmt: skip
 @click.option("--radius", default=1.0, show_default=True, help="Radius of the cluster [Mpc].")
 @click.option("--field-min", default=2.0, show_default=True,
               help="Inner radius of the field around it [Mpc].")  # fmt: skip
@@ -45,14 +48,14 @@ def red_sequence(catalogue: Path, **options: Any) -> None:
     from skymill.lensing.members.red_sequence import RedSequenceOptions, find_red_sequence
     from skymill.qa.red_sequence_figures import draw_red_sequence
 
+    galaxies, bands = _galaxies(read_catalogue(catalogue), options)
     search = RedSequenceOptions(
         camera=options["camera"],
-        bands=options["bands"],
+        bands=bands,
         radius_mpc=options["radius"],
         field_min_mpc=options["field_min"],
         max_mag=options["max_mag"],
     )
-    galaxies = _galaxies(read_catalogue(catalogue), options)
     found = find_red_sequence(
         galaxies, z=options["redshift"], centre=options["centre"], options=search
     )
@@ -85,36 +88,27 @@ def red_sequence(catalogue: Path, **options: Any) -> None:
         _grade(found.table, options, folder)
 
 
-def _galaxies(table: Any, options: dict[str, Any]) -> Any:
-    """The columns under the names of the function."""
+def _galaxies(table: Any, options: dict[str, Any]) -> tuple[Any, str]:
+    """The columns under the names of the function, and the bands in which colours are sought."""
     import numpy as np
     from astropy.table import Table
 
-    from skymill.data.errors import ConfigError, DataError
-    from skymill.lensing.files import find_column
+    from skymill.data.errors import DataError
+    from skymill.data.units import magnitude_error, magnitude_from_njy
 
-    for name in ("mag", "mag_err"):
-        if "{band}" not in options[name]:
-            raise ConfigError(
-                f"--{name.replace('_', '-')} must hold {{band}}; got {options[name]!r}"
-            )
     out = Table()
     identity = options["id_column"] or ("ID" if "ID" in table.colnames else None)
     if identity is not None and identity not in table.colnames:
         raise DataError(f"the catalogue has no column {identity!r}; name another with --id")
     out["ID"] = np.asarray(table[identity] if identity else np.arange(len(table))).astype(str)
-    out["ra"] = find_column(table, [options["ra"]], meaning="right ascension", option="--ra")
-    out["dec"] = find_column(table, [options["dec"]], meaning="declination", option="--dec")
-    for band in options["bands"]:
-        columns = [options[name].replace("{band}", band) for name in ("mag", "mag_err")]
-        if columns[0] in table.colnames:
-            out[f"{band}_cmodel_mag"] = find_column(
-                table, columns[:1], meaning="magnitude", option="--mag"
-            )
-            out[f"{band}_cmodel_magerr"] = find_column(
-                table, columns[1:], meaning="error of a magnitude", option="--mag-err"
-            )
-    return out
+    out["ra"], out["dec"] = read_positions(table, ra=options["ra"], dec=options["dec"])
+    bands, flux, err = read_fluxes(table, options)
+    # Without a choice of the bands those that bracket the break.
+    bands_used = [b for b in bands if options["bands"] or b in "griz"]
+    for k, band in enumerate(bands):
+        out[f"{band}_cmodel_mag"] = magnitude_from_njy(flux[:, k])
+        out[f"{band}_cmodel_magerr"] = magnitude_error(flux[:, k], err[:, k])
+    return out, "".join(bands_used)
 
 
 def _grade(sequence: Any, options: dict[str, Any], folder: Path) -> None:
