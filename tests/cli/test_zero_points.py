@@ -83,7 +83,7 @@ def test_injected_zero_points_of_all_bands(tmp_path, field):
     assert np.allclose(
         calibrated["r_calibrated_magerr"], catalogue["r_psf_magerr"], rtol=1e-3
     )  # fmt: skip
-    for name in ("zero_points.png", "compare_ps1.png"):
+    for name in ("zero_points.png", "stellar_locus.png", "compare_ps1.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     cells = Table.read(tmp_path / "out" / "residual_map.ecsv")
     assert set(cells["band"]) == set("griz")

@@ -213,6 +213,7 @@ def _photometric_calibration(out: _Products) -> None:
             }
         )
         out.write_csv(rows, f"{out.name}_matched_residuals.csv")
+        _draw_locus(out, zero_points)
     stars = out.get("zeroPointStars")
     if stars is not None:
         from skymill.calibrate.residual_map import map_residuals
@@ -226,6 +227,17 @@ def _photometric_calibration(out: _Products) -> None:
     if compared is not None:
         out.write_csv(compared, f"{out.name}_mag_diffs.csv")
         out.write_csv(out.get("photometryComparisonStars"), f"{out.name}_mag_diffs_stars.csv")
+
+
+def _draw_locus(out: _Products, zero_points: Table) -> None:
+    """Colours of the stars before and after the zero points."""
+    from skymill.qa.zero_point_figures import draw_stellar_locus
+
+    table = out.get("dereddenedCatalog")
+    if table is not None:
+        stars = table[np.asarray(table["is_star"], bool)]
+        picture = draw_stellar_locus(stars, zero_points, title=out.name)
+        out.write(picture, out.folder / f"{out.name}_stellar_locus.png")
 
 
 def _photo_z(out: _Products) -> None:

@@ -84,7 +84,7 @@ def zero_points(**options: Any) -> None:
     """Deredden CATALOGUE, find the zero points of its bands, and write it calibrated."""
     from skymill.calibrate.residual_map import map_residuals
     from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
-    from skymill.qa.zero_point_figures import draw_zero_points
+    from skymill.qa.zero_point_figures import draw_stellar_locus, draw_zero_points
 
     table = read_catalogue(options["catalogue"])
     columns = read_columns(table, options, kind="psf")
@@ -98,7 +98,10 @@ def zero_points(**options: Any) -> None:
     write_catalogue(fit.stars, folder / "zero_point_stars.parquet")
     write_catalogue(map_residuals(fit.stars), folder / "residual_map.ecsv")
     title = options["catalogue"].name
-    write_bytes(draw_zero_points(fit.stars, title=title), folder / "zero_points.png")
+    if options["reference"] is not None:
+        write_bytes(draw_zero_points(fit.stars, title=title), folder / "zero_points.png")
+    picture = draw_stellar_locus(stars, fit.table, camera=options["camera"], title=title)
+    write_bytes(picture, folder / "stellar_locus.png")
     for row in fit.table:
         click.echo(
             f"{row['band']}: {row['offset']:+.4f} +- {row['offset_err']:.4f} mag from "
