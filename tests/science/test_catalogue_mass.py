@@ -63,6 +63,10 @@ def test_masses_and_their_errors():
     mass, error, density = np.array([fit_sky(k) for k in range(N_SKY)]).T
     assert 8 < density.mean() < 20
     sem = mass.std(ddof=1) / np.sqrt(N_SKY)
+    print(  # noqa: T201
+        f"{N_SKY} skies: mean mass {mass.mean() / MASS:.3f} +- {sem / MASS:.3f} of the truth, "
+        f"error of one {np.median(error / mass):.3f}, {density.mean():.1f} galaxies per arcmin2"
+    )
     # Members that pass for background galaxies and wrong redshifts may cost a tenth.
     assert abs(mass.mean() / MASS - 1) < 0.10 + 2 * sem / MASS, (mass.mean(), sem)
     assert sem < 0.1 * MASS

@@ -191,12 +191,9 @@ class _Posterior:
         n = len(self.lenses)
         rows = p.reshape(n, -1)
         log_mass = rows[:, 0]
-        relation = self._relation(log_mass)
-        column = 1
-        c = relation
-        if self.options.concentration_scatter > 0:
-            c = np.exp(rows[:, 1])
-            column = 2
+        free = self.options.concentration_scatter > 0
+        c = np.exp(rows[:, 1]) if free else self._relation(log_mass)
+        column = 2 if free else 1
         places = self.places
         if self.options.centre_scatter_arcmin > 0:
             places = places + rows[:, column : column + 2]
@@ -290,7 +287,9 @@ class _Posterior:
         """Posterior up to a constant; -inf beyond the flat limits."""
         if (p < self.low).any() or (p > self.high).any():
             return -np.inf
-        return -0.5 * float(np.sum(self.residuals(p) ** 2))
+        left = self.shear - self.model(p)
+        chi2 = float(np.einsum("j,ij,ij->", self.weight, left, left)) / self.sigma2
+        return -0.5 * (chi2 + float(np.sum(self.priors(p) ** 2)))
 
 
 def _maximise(posterior: _Posterior, start: Float64Array) -> Float64Array:
