@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from skymill.campaign.step_types import PipelineRun, Step
+from skymill.campaign.step_types import (
+    CENTRE_MAP,
+    OF_DECAM_SKY,
+    OF_SKY,
+    PROCESSING,
+    PipelineRun,
+    Step,
+)
 
 __all__ = ["META_STEPS"]
 
-_P = "DECam/processing"
-_SKY = "skymap='{skymap}'"
-_DECAM_SKY = "instrument='DECam' AND skymap='{skymap}'"
 _TYPES = ("noshear", "1p", "1m", "2p", "2m")
 _ON_REQUEST = "on request: shear: {metadetect: true} in the cluster file, or --to meta_lensing"
 
@@ -22,9 +26,9 @@ META_STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="step4a",
-                inputs=(f"{_P}/coadd_3a", "refcats", "skymaps"),
-                output=f"{_P}/meta_4a",
-                where=_SKY,
+                inputs=(f"{PROCESSING}/coadd_3a", "refcats", "skymaps"),
+                output=f"{PROCESSING}/meta_4a",
+                where=OF_SKY,
                 optional=("refcats",),
                 config=(
                     "metaCells:shearBands={shear_bands}",
@@ -42,9 +46,9 @@ META_STEPS: tuple[Step, ...] = (
         runs=tuple(
             PipelineRun(
                 subset="step4b",
-                inputs=(f"{_P}/coadd_3a", f"{_P}/meta_4a", "skymaps"),
-                output=f"{_P}/meta_4b_{name}",
-                where=_SKY,
+                inputs=(f"{PROCESSING}/coadd_3a", f"{PROCESSING}/meta_4a", "skymaps"),
+                output=f"{PROCESSING}/meta_4b_{name}",
+                where=OF_SKY,
                 config=(
                     f"metaMeasure:shear={name}",
                     f"metaMeasure:connections.coaddName=deep_{name}_",
@@ -61,9 +65,9 @@ META_STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="meta_export",
-                inputs=(*(f"{_P}/meta_4b_{name}" for name in _TYPES), "skymaps"),
-                output=f"{_P}/meta_export",
-                where=_DECAM_SKY,
+                inputs=(*(f"{PROCESSING}/meta_4b_{name}" for name in _TYPES), "skymaps"),
+                output=f"{PROCESSING}/meta_export",
+                where=OF_DECAM_SKY,
             ),
         ),
     ),
@@ -75,9 +79,13 @@ META_STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="meta_process",
-                inputs=(f"{_P}/meta_export", f"{_P}/photometric_calibration", "skymaps"),
-                output=f"{_P}/meta_process",
-                where=_DECAM_SKY,
+                inputs=(
+                    f"{PROCESSING}/meta_export",
+                    f"{PROCESSING}/photometric_calibration",
+                    "skymaps",
+                ),
+                output=f"{PROCESSING}/meta_process",
+                where=OF_DECAM_SKY,
                 config=("metaProcess:minZ={min_z}",),
             ),
         ),
@@ -90,33 +98,32 @@ META_STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="meta_lensing",
-                inputs=(f"{_P}/meta_process", "skymaps"),
-                output=f"{_P}/meta_lensing",
-                where=_DECAM_SKY,
+                inputs=(f"{PROCESSING}/meta_process", "skymaps"),
+                output=f"{PROCESSING}/meta_lensing",
+                where=OF_DECAM_SKY,
                 config=("metaShear:band={lensing_band}",),
             ),
             PipelineRun(
                 subset="mass_map",
-                inputs=(f"{_P}/meta_lensing", "skymaps"),
-                output=f"{_P}/meta_mass_map",
-                where=_DECAM_SKY,
+                inputs=(f"{PROCESSING}/meta_lensing", "skymaps"),
+                output=f"{PROCESSING}/meta_mass_map",
+                where=OF_DECAM_SKY,
                 config=(
                     "massMap:connections.shearCatalog=metaShearCatalog",
-                    "massMap:centreRa={ra}",
-                    "massMap:centreDec={dec}",
+                    *CENTRE_MAP,
                     "massMap:minZ={min_z}",
                 ),
             ),
             PipelineRun(
                 subset="mass_fit",
                 inputs=(
-                    f"{_P}/meta_lensing",
-                    f"{_P}/meta_process",
-                    f"{_P}/meta_mass_map",
+                    f"{PROCESSING}/meta_lensing",
+                    f"{PROCESSING}/meta_process",
+                    f"{PROCESSING}/meta_mass_map",
                     "skymaps",
                 ),
-                output=f"{_P}/meta_mass_fit",
-                where=_DECAM_SKY,
+                output=f"{PROCESSING}/meta_mass_fit",
+                where=OF_DECAM_SKY,
                 config=(
                     "massFit:connections.shearCatalog=metaShearCatalog",
                     "massFit:connections.photoz=metaPhotoz",

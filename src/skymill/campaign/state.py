@@ -14,7 +14,7 @@ from typing import Any
 from skymill.campaign.actions import input_files, load_record
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.public_files import PUBLIC_FOLDERS
-from skymill.campaign.steps import STEPS, Step, expand_run, is_wanted, runs_of
+from skymill.campaign.steps import STEPS, Step, expand_run, find_step, is_wanted, runs_of
 from skymill.engine.graph import GraphRequest
 from skymill.engine.report import write_json
 
@@ -159,7 +159,7 @@ class Record:
         own = unit_name(step.name, band)
         found: dict[str, None] = {}
         for name in step.after:
-            before = next(s for s in STEPS if s.name == name)
+            before = find_step(name)
             bands = [band] if before.per_band and band else bands_of(self.cluster, before)
             for other in bands:
                 found[unit_name(name, other)] = None

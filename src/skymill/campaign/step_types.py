@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["PipelineRun", "Step"]
+__all__ = ["CENTRE_MAP", "OF_DECAM_SKY", "OF_SKY", "PROCESSING", "PipelineRun", "Step"]
+
+#: Collection that the steps' own are named under.
+PROCESSING = "DECam/processing"
+#: Data queries of tracts and patches.
+OF_SKY = "skymap='{skymap}'"
+OF_DECAM_SKY = f"instrument='DECam' AND {OF_SKY}"
+#: Overrides that put a mass map around the cluster.
+CENTRE_MAP = ("massMap:centreRa={ra}", "massMap:centreDec={dec}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

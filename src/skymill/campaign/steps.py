@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from skymill.campaign.cluster import Cluster
 from skymill.campaign.meta_steps import META_STEPS
-from skymill.campaign.step_types import PipelineRun, Step
+from skymill.campaign.step_types import (
+    CENTRE_MAP,
+    OF_DECAM_SKY,
+    OF_SKY,
+    PROCESSING,
+    PipelineRun,
+    Step,
+)
 from skymill.data.errors import ConfigError
 from skymill.engine.graph import GraphRequest
 
@@ -26,7 +33,6 @@ __all__ = [
     "select_steps",
 ]
 
-_P = "DECam/processing"
 _CALIB = (
     "DECam/raw/all",
     "DECam/calib",
@@ -34,17 +40,14 @@ _CALIB = (
     "DECam/calib/curated/19700101T000000Z",
     "DECam/calib/unbounded",
 )
-_QUALITY = f"{_P}/quality_detectors_{{each}}"
-_FINAL = f"{_P}/final_visit_summary_{{each}}"
+_QUALITY = f"{PROCESSING}/quality_detectors_{{each}}"
+_FINAL = f"{PROCESSING}/final_visit_summary_{{each}}"
 _DECAM = "instrument='DECam'"
 _BAND = "instrument='DECam' AND band='{band}'"
 _BAND_SCIENCE = f"{_BAND} AND exposure.observation_type='science'"
 _BAND_SKY = "instrument='DECam' AND band='{band}' AND skymap='{skymap}'"
-_SKY = "skymap='{skymap}'"
 #: Bands whose sky is corrected, as published.
 _SKY_BANDS = ("g", "r", "i", "z")
-_CENTRE_MAP = ("massMap:centreRa={ra}", "massMap:centreDec={dec}")
-_DECAM_SKY = "instrument='DECam' AND skymap='{skymap}'"
 
 
 def _later(
@@ -55,12 +58,12 @@ def _later(
     *,
     config: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
-    where: str = _DECAM_SKY,
+    where: str = OF_DECAM_SKY,
 ) -> Step:
     run = PipelineRun(
         subset=name,
         inputs=inputs,
-        output=f"{_P}/{name}",
+        output=f"{PROCESSING}/{name}",
         where=where,
         config=config,
         optional=optional,
@@ -129,14 +132,14 @@ STEPS: tuple[Step, ...] = (
             PipelineRun(
                 subset="step0",
                 inputs=_CALIB,
-                output=f"{_P}/xtalksources_{{band}}",
+                output=f"{PROCESSING}/xtalksources_{{band}}",
                 where=_BAND_SCIENCE,
                 optional=_CALIB[1:],
             ),
             PipelineRun(
                 subset="step1",
-                inputs=(*_CALIB, f"{_P}/xtalksources_{{band}}", "refcats"),
-                output=f"{_P}/calexp_{{band}}",
+                inputs=(*_CALIB, f"{PROCESSING}/xtalksources_{{band}}", "refcats"),
+                output=f"{PROCESSING}/calexp_{{band}}",
                 where=_BAND_SCIENCE,
                 optional=_CALIB[1:],
                 detrends=True,
@@ -157,8 +160,8 @@ STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="check_visit",
-                inputs=(f"{_P}/calexp_{{band}}",),
-                output=f"{_P}/check_visit_{{band}}",
+                inputs=(f"{PROCESSING}/calexp_{{band}}",),
+                output=f"{PROCESSING}/check_visit_{{band}}",
                 where=_BAND,
             ),
         ),
@@ -187,8 +190,8 @@ STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="step2a",
-                inputs=(f"{_P}/quality_detectors_{{band}}", "skymaps"),
-                output=f"{_P}/visit_summary_{{band}}",
+                inputs=(f"{PROCESSING}/quality_detectors_{{band}}", "skymaps"),
+                output=f"{PROCESSING}/visit_summary_{{band}}",
                 where=_BAND_SKY,
             ),
         ),
@@ -203,11 +206,11 @@ STEPS: tuple[Step, ...] = (
                 subset="step2b",
                 inputs=(
                     "DECam/calib/unbounded",
-                    f"{_P}/visit_summary_{{band}}",
+                    f"{PROCESSING}/visit_summary_{{band}}",
                     "refcats",
                     "skymaps",
                 ),
-                output=f"{_P}/jointcal_{{band}}",
+                output=f"{PROCESSING}/jointcal_{{band}}",
                 where=_BAND_SKY,
                 optional=("DECam/calib/unbounded",),
                 config=(
@@ -228,12 +231,12 @@ STEPS: tuple[Step, ...] = (
             PipelineRun(
                 subset="step2d",
                 inputs=(
-                    f"{_P}/quality_detectors_{{band}}",
-                    f"{_P}/jointcal_{{band}}",
-                    f"{_P}/visit_summary_{{band}}",
+                    f"{PROCESSING}/quality_detectors_{{band}}",
+                    f"{PROCESSING}/jointcal_{{band}}",
+                    f"{PROCESSING}/visit_summary_{{band}}",
                     "skymaps",
                 ),
-                output=f"{_P}/final_visit_summary_{{band}}",
+                output=f"{PROCESSING}/final_visit_summary_{{band}}",
                 where=_BAND_SKY,
             ),
         ),
@@ -247,8 +250,8 @@ STEPS: tuple[Step, ...] = (
             PipelineRun(
                 subset="step3a",
                 inputs=(_QUALITY, _FINAL, "skymaps"),
-                output=f"{_P}/coadd_3a",
-                where=_DECAM_SKY,
+                output=f"{PROCESSING}/coadd_3a",
+                where=OF_DECAM_SKY,
             ),
         ),
     ),
@@ -259,9 +262,9 @@ STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="step3b",
-                inputs=(f"{_P}/coadd_3a", "refcats", "skymaps"),
-                output=f"{_P}/coadd_3b",
-                where=_SKY,
+                inputs=(f"{PROCESSING}/coadd_3a", "refcats", "skymaps"),
+                output=f"{PROCESSING}/coadd_3b",
+                where=OF_SKY,
                 optional=("refcats",),
             ),
         ),
@@ -273,9 +276,9 @@ STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="step3c",
-                inputs=(f"{_P}/coadd_3a", f"{_P}/coadd_3b", "skymaps"),
-                output=f"{_P}/coadd_3c",
-                where=_SKY,
+                inputs=(f"{PROCESSING}/coadd_3a", f"{PROCESSING}/coadd_3b", "skymaps"),
+                output=f"{PROCESSING}/coadd_3c",
+                where=OF_SKY,
             ),
         ),
     ),
@@ -291,13 +294,13 @@ STEPS: tuple[Step, ...] = (
                 inputs=(
                     _QUALITY,
                     _FINAL,
-                    f"{_P}/coadd_3a",
+                    f"{PROCESSING}/coadd_3a",
                     "DECam/calib/certified",
                     "DECam/calib/unbounded",
                     "DECam/raw/all",
                     "skymaps",
                 ),
-                output=f"{_P}/skycorr",
+                output=f"{PROCESSING}/skycorr",
                 where="instrument='DECam' AND skymap='{skymap}' AND band IN ({bands})",
                 optional=("DECam/calib/certified", "DECam/calib/unbounded"),
                 only_bands=_SKY_BANDS,
@@ -311,15 +314,15 @@ STEPS: tuple[Step, ...] = (
         runs=(
             PipelineRun(
                 subset="export_data",
-                inputs=(f"{_P}/coadd_3c", f"{_P}/coadd_3a", "skymaps"),
-                output=f"{_P}/export_data",
-                where=_DECAM_SKY,
+                inputs=(f"{PROCESSING}/coadd_3c", f"{PROCESSING}/coadd_3a", "skymaps"),
+                output=f"{PROCESSING}/export_data",
+                where=OF_DECAM_SKY,
             ),
             PipelineRun(
                 subset="exportMosaic",
-                inputs=(f"{_P}/skycorr", "skymaps"),
-                output=f"{_P}/export_data_skycorr",
-                where=_SKY,
+                inputs=(f"{PROCESSING}/skycorr", "skymaps"),
+                output=f"{PROCESSING}/export_data_skycorr",
+                where=OF_SKY,
                 only_bands=_SKY_BANDS,
                 config=("exportMosaic:connections.suffix=_skycorr",),
             ),
@@ -329,48 +332,59 @@ STEPS: tuple[Step, ...] = (
         "photometric_calibration",
         "17",
         "Stars and galaxies, extinction, zero points.",
-        (f"{_P}/export_data", "refcats", "skymaps"),
+        (f"{PROCESSING}/export_data", "refcats", "skymaps"),
         config=("fitZeroPoints:connections.photoRefCat={lensing_type}",),
     ),
     _later(
         "photo_z",
         "18",
         "Photometric redshifts with p(z).",
-        (f"{_P}/photometric_calibration", "skymaps"),
+        (f"{PROCESSING}/photometric_calibration", "skymaps"),
     ),
     _later(
         "shear_calibration",
         "19",
         "Shapes to calibrated shears.",
-        (f"{_P}/photometric_calibration", f"{_P}/photo_z", "skymaps"),
+        (f"{PROCESSING}/photometric_calibration", f"{PROCESSING}/photo_z", "skymaps"),
     ),
     _later(
         "mass_map",
         "20",
         "Maps of aperture mass and convergence, E and B, and their peaks.",
-        (f"{_P}/shear_calibration", f"{_P}/export_data", "skymaps"),
-        config=(*_CENTRE_MAP, "massMap:minZ={min_z}"),
+        (f"{PROCESSING}/shear_calibration", f"{PROCESSING}/export_data", "skymaps"),
+        config=(*CENTRE_MAP, "massMap:minZ={min_z}"),
     ),
     _later(
         "mass_fit",
         "21",
         "Masses of the cluster and its neighbours with the measured p(z).",
-        (f"{_P}/shear_calibration", f"{_P}/photo_z", f"{_P}/mass_map", "skymaps"),
+        (
+            f"{PROCESSING}/shear_calibration",
+            f"{PROCESSING}/photo_z",
+            f"{PROCESSING}/mass_map",
+            "skymaps",
+        ),
         config=("massFit:zLens={redshift}",),
     ),
     _later(
         "quality_check",
         "22",
         "Figures and numbers on the quality of the data.",
-        (f"{_P}/export_data", f"{_P}/shear_calibration", "refcats", _FINAL, "skymaps"),
-        optional=(f"{_P}/shear_calibration",),
+        (
+            f"{PROCESSING}/export_data",
+            f"{PROCESSING}/shear_calibration",
+            "refcats",
+            _FINAL,
+            "skymaps",
+        ),
+        optional=(f"{PROCESSING}/shear_calibration",),
         config=("qualityCheck:connections.astromRefCat={astro_type}",),
     ),
     _later(
         "red_sequence",
         "23",
         "The red sequence and its density map.",
-        (f"{_P}/photometric_calibration", "skymaps"),
+        (f"{PROCESSING}/photometric_calibration", "skymaps"),
         config=(
             "redSequence:zLens={redshift}",
             "redSequence:centreRa={ra}",

@@ -19,7 +19,7 @@ from skymill.engine.report import RunReport
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler, DatasetRef
 
-__all__ = ["explain_dataset", "find_datasets", "find_producers"]
+__all__ = ["data_id_words", "explain_dataset", "find_datasets", "find_producers"]
 
 #: Steps that make what no pipeline makes.
 _ACTIONS = {
@@ -377,7 +377,19 @@ def explain_dataset(cluster: Cluster, words: Sequence[str]) -> list[str] | None:
     return lines
 
 
-def _data_id_words(ref: DatasetRef) -> str:
+def data_id_words(ref: DatasetRef) -> str:
+    """The data ID of a dataset as it is typed.
+
+    Parameters
+    ----------
+    ref : lsst.daf.butler.DatasetRef
+        The dataset.
+
+    Returns
+    -------
+    str
+        ``key=value`` of the required dimensions, without instrument and sky map.
+    """
     required = ref.dataId.required.items()
     return " ".join(f"{k}={v}" for k, v in required if k not in ("instrument", "skymap"))
 
@@ -424,7 +436,7 @@ def find_datasets(
         newest[str(ref.dataId)] = ref
     if not newest:
         unknown = list(_unknown_values(butler, cluster, data_id))
-        others = sorted({_data_id_words(ref) for ref in _query(butler, name, collections, {})})
+        others = sorted({data_id_words(ref) for ref in _query(butler, name, collections, {})})
         if not unknown and others:
             unknown = [f"there are {'; '.join(others[:_MAX_SHOWN])}"]
             unknown += [f"and {len(others) - _MAX_SHOWN} more"] if len(others) > _MAX_SHOWN else []

@@ -74,8 +74,9 @@ def view(cluster: Path, words: tuple[str, ...], **options: Any) -> None:
 
 def _name(ref: Any) -> str:
     """Dataset type and data ID as they are typed."""
-    needed = {k: v for k, v in ref.dataId.required.items() if k not in ("instrument", "skymap")}
-    return " ".join([ref.datasetType.name, *(f"{k}={v}" for k, v in needed.items())])
+    from skymill.campaign.whereabouts import data_id_words
+
+    return f"{ref.datasetType.name} {data_id_words(ref)}".rstrip()
 
 
 def _read(butler: Any, ref: Any) -> Any:
