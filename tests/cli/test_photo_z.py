@@ -4,8 +4,8 @@ from astropy.table import Table
 from click.testing import CliRunner
 
 from skymill.cli.photo_z import photo_z
+from skymill.data.catalogue_files import read_catalogue
 from skymill.data.errors import SkymillError
-from skymill.lensing.files import read_catalogue
 from skymill.photoz.estimate import estimate_photoz, models_of
 from skymill.photoz.options import PhotozOptions
 from skymill.photoz.storage import decode_pz, grid_of

@@ -6,9 +6,9 @@ from astropy.table import Table
 from click.testing import CliRunner
 
 from skymill.cli.quality import quality
+from skymill.data.catalogue_files import read_catalogue
 from skymill.data.errors import SkymillError
 from skymill.data.units import MAG_ERR_FACTOR
-from skymill.lensing.files import read_catalogue
 
 
 @pytest.fixture(scope="module")

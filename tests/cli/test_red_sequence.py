@@ -6,8 +6,8 @@ from astropy.table import Table
 from click.testing import CliRunner
 
 from skymill.cli.red_sequence import red_sequence
+from skymill.data.catalogue_files import read_catalogue
 from skymill.data.errors import SkymillError
-from skymill.lensing.files import read_catalogue
 from skymill.lensing.members.ridge import expected_colour
 
 

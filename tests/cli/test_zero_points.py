@@ -7,8 +7,8 @@ from skymill.calibrate.extinction import COEFFICIENTS
 from skymill.calibrate.filters import load_filters
 from skymill.calibrate.synthetic import load_stellar_spectra, synthetic_magnitudes
 from skymill.cli.zero_points import zero_points
+from skymill.data.catalogue_files import read_catalogue
 from skymill.data.errors import SkymillError
-from skymill.lensing.files import read_catalogue
 
 TYPES = ["F0V", "F2V", "F5V", "F6V", "F8V", "G0V", "G2V", "G5V", "G8V", "K0V", "K2V", "K3V",
          "K4V", "K5V", "K7V", "M0V", "M1V", "M2V", "M3V", "M4V"]  # fmt: skip

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from skymill.data.catalogue_files import read_catalogue
 from skymill.lensing.catalogue import ShearSample
-from skymill.lensing.files import read_catalogue
 from skymill.lensing.maps.aperture_mass import ApertureMassOptions, make_aperture_mass_map
 from skymill.lensing.maps.rotation import turn_shapes
 

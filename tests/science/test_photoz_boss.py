@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skymill.calibrate.match import match_sky
-from skymill.lensing.files import read_catalogue
+from skymill.data.catalogue_files import read_catalogue
 from skymill.photoz.estimate import PhotozOptions, estimate_photoz
 from skymill.photoz.metrics import measure_photoz, point_metrics
 from skymill.photoz.storage import decode_pz, grid_of

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
+from skymill.data.catalogue_files import read_catalogue
 from skymill.lensing.catalogue import ShearSample
-from skymill.lensing.files import read_catalogue
 from skymill.lensing.maps.aperture_mass import ApertureMassOptions, make_aperture_mass_map
 from skymill.lensing.maps.peaks import PeakOptions
 from skymill.lensing.maps.rotation import RotationOptions, make_rotated_maps

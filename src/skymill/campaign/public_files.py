@@ -15,9 +15,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from skymill.campaign.cluster import Cluster
+from skymill.data.catalogue_files import write_bytes
 from skymill.data.errors import DataError
 from skymill.data.files import atomic_path
-from skymill.lensing.files import write_bytes
 
 __all__ = ["PUBLIC_FOLDERS", "write_public_files"]
 

@@ -103,7 +103,7 @@ def read_positions(
     ra, dec : (n,) float64 [deg]
         As in the catalogue.
     """
-    from skymill.lensing.files import find_column
+    from skymill.data.catalogue_files import find_column
 
     return (
         find_column(table, [ra] if ra else _RA, meaning="right ascension", option="--ra"),
@@ -160,7 +160,7 @@ def read_stars(table: Table, cut: str) -> NDArray[np.bool_] | None:
     """
     import numpy as np
 
-    from skymill.lensing.files import find_column
+    from skymill.data.catalogue_files import find_column
 
     if cut:
         name, low, high = parse_cut(cut, "--stars")
@@ -207,7 +207,7 @@ def read_extinction(
         parse_coefficients,
         read_ebv,
     )
-    from skymill.lensing.files import find_column
+    from skymill.data.catalogue_files import find_column
 
     if not (options["dust_map"] or options["ebv"]):
         _point_out(table, columns)
@@ -302,7 +302,7 @@ def read_reference(
     """
     from skymill.calibrate.column_map import choose_band_columns
     from skymill.calibrate.foreign_stars import make_reference
-    from skymill.lensing.files import read_catalogue
+    from skymill.data.catalogue_files import read_catalogue
 
     table = read_catalogue(path)
     columns = {}

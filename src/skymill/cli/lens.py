@@ -35,7 +35,7 @@ def lens() -> None:
 
 
 def _write_fits(hdus: Any, path: Path) -> None:
-    from skymill.lensing.files import write_bytes
+    from skymill.data.catalogue_files import write_bytes
 
     buffer = io.BytesIO()
     hdus.writeto(buffer)
@@ -69,7 +69,7 @@ def map_command(**options: Any) -> None:
     """Map the aperture mass (E mode, B mode, noise) of CATALOGUE and list its peaks."""
     import numpy as np
 
-    from skymill.lensing.files import write_bytes, write_catalogue
+    from skymill.data.catalogue_files import write_bytes, write_catalogue
     from skymill.lensing.maps.aperture_mass import make_aperture_mass_map
     from skymill.lensing.maps.peaks import find_peaks
     from skymill.lensing.maps.rotation import judge_peaks, make_rotated_maps
@@ -118,7 +118,7 @@ def convergence_command(**options: Any) -> None:
     """Map the convergence of CATALOGUE: Kaiser-Squires and a Wiener filter, E and B."""
     import numpy as np
 
-    from skymill.lensing.files import write_bytes
+    from skymill.data.catalogue_files import write_bytes
     from skymill.lensing.maps.convergence import make_convergence_map
     from skymill.qa.mass_figures import draw_convergence
 
@@ -152,8 +152,8 @@ def convergence_command(**options: Any) -> None:
               show_default=True, help="The picture.")  # fmt: skip
 def overlay_command(**options: Any) -> None:
     """Draw the contours of MASS (a file of lens map or lens convergence) over an image."""
+    from skymill.data.catalogue_files import open_images, write_bytes
     from skymill.data.errors import MissingInputError
-    from skymill.lensing.files import open_images, write_bytes
     from skymill.lensing.maps.aperture_mass import ApertureMassMap
     from skymill.lensing.maps.convergence import ConvergenceMap
     from skymill.qa.mass_overlays import (
@@ -207,7 +207,7 @@ def fit_command(**options: Any) -> None:
     """Fit the mass of one cluster in CATALOGUE around --centre, or around its highest peak."""
     import numpy as np
 
-    from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
+    from skymill.data.catalogue_files import read_catalogue, write_bytes, write_catalogue
     from skymill.lensing.maps.aperture_mass import make_aperture_mass_map
     from skymill.lensing.maps.peaks import best_peak, find_peaks
     from skymill.lensing.masses.mass_fit import fit_nfw_mass
@@ -269,8 +269,8 @@ def halos_command(**options: Any) -> None:
     """Fit one or several halos together: free concentrations and centres, Markov chains."""
     import numpy as np
 
+    from skymill.data.catalogue_files import read_catalogue, write_bytes, write_catalogue
     from skymill.data.errors import ConfigError
-    from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
     from skymill.lensing.masses.halo_fit import LensPosition, fit_halos
     from skymill.qa.mass_figures import draw_halo_fit
 

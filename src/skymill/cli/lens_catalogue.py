@@ -165,7 +165,7 @@ def cut_rows(table: Any, cuts: tuple[str, ...]) -> Any:
     """
     import numpy as np
 
-    from skymill.lensing.files import find_column
+    from skymill.data.catalogue_files import find_column
 
     for cut in cuts:
         name, low, high = parse_cut(cut, "--where")
@@ -189,8 +189,8 @@ def load_sample(options: dict[str, Any], **extra: Any) -> ShearSample:
     ShearSample
         Usable rows; their number is printed.
     """
+    from skymill.data.catalogue_files import find_column, read_catalogue
     from skymill.lensing.catalogue import ShearSample
-    from skymill.lensing.files import find_column, read_catalogue
 
     table = extra.pop("table", None)
     if table is None:
@@ -239,8 +239,8 @@ def match_redshifts(options: dict[str, Any], table: Any) -> dict[str, Any]:
     """
     import numpy as np
 
+    from skymill.data.catalogue_files import find_column, read_catalogue
     from skymill.data.errors import ConfigError
-    from skymill.lensing.files import find_column, read_catalogue
     from skymill.photoz.storage import match_pz
 
     out: dict[str, Any] = {}

@@ -57,7 +57,12 @@ def photo_z(**options: Any) -> None:
 
     import numpy as np
 
-    from skymill.lensing.files import find_column, read_catalogue, write_bytes, write_catalogue
+    from skymill.data.catalogue_files import (
+        find_column,
+        read_catalogue,
+        write_bytes,
+        write_catalogue,
+    )
     from skymill.photoz.estimate import estimate_photoz
     from skymill.qa.photoz_figures import draw_photoz
 
@@ -161,7 +166,7 @@ def _report(result: Table, bands: list[str], path: Path) -> None:
 
 
 def _grade(result: Table, truth: NDArray[np.float64], path: Path) -> None:
-    from skymill.lensing.files import write_catalogue
+    from skymill.data.catalogue_files import write_catalogue
     from skymill.photoz.metrics import measure_photoz
 
     metrics = measure_photoz(result, truth)

@@ -56,7 +56,7 @@ def quality(catalogue: Path, **options: Any) -> None:
     sdss_psf_xx, yy, xy and psf_used, psf_reserved. What is absent is said. Writes quality.ecsv and
     four pictures.
     """
-    from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
+    from skymill.data.catalogue_files import read_catalogue, write_bytes, write_catalogue
     from skymill.qa.catalogue_quality import QualityOptions, measure_quality
     from skymill.qa.quality_figures import draw_depth, draw_null_tests, draw_psf_quality, draw_sky
 

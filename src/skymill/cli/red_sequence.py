@@ -44,7 +44,7 @@ def red_sequence(catalogue: Path, **options: Any) -> None:
     Writes red_sequence.parquet (candidates with their probability of membership), the density map
     red_sequence_density.fits and red_sequence.png.
     """
-    from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
+    from skymill.data.catalogue_files import read_catalogue, write_bytes, write_catalogue
     from skymill.lensing.members.red_sequence import RedSequenceOptions, find_red_sequence
     from skymill.qa.red_sequence_figures import draw_red_sequence
 
@@ -114,8 +114,8 @@ def _galaxies(table: Any, options: dict[str, Any]) -> tuple[Any, str]:
 def _grade(sequence: Any, options: dict[str, Any], folder: Path) -> None:
     import numpy as np
 
+    from skymill.data.catalogue_files import read_catalogue, write_bytes, write_catalogue
     from skymill.lensing.cosmology import FIDUCIAL
-    from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
     from skymill.lensing.members.purity import grade_members
     from skymill.qa.red_sequence_figures import draw_grades
 

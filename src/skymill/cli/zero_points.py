@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 def zero_points(**options: Any) -> None:
     """Deredden CATALOGUE, find the zero points of its bands, and write it calibrated."""
     from skymill.calibrate.residual_map import map_residuals
-    from skymill.lensing.files import read_catalogue, write_bytes, write_catalogue
+    from skymill.data.catalogue_files import read_catalogue, write_bytes, write_catalogue
     from skymill.qa.zero_point_figures import draw_stellar_locus, draw_zero_points
 
     table = read_catalogue(options["catalogue"])
@@ -200,8 +200,8 @@ def _compare(
     import numpy as np
 
     from skymill.calibrate.foreign_stars import compare_photometry
+    from skymill.data.catalogue_files import write_bytes, write_catalogue
     from skymill.data.errors import ConfigError
-    from skymill.lensing.files import write_bytes, write_catalogue
     from skymill.qa.zero_point_figures import draw_zero_points
 
     shifted = stars.copy()

@@ -19,8 +19,8 @@ from lsst.pipe.base import (
 )
 from lsst.pipe.base import connectionTypes as cT
 
+from skymill.data.catalogue_files import read_catalogue
 from skymill.data.errors import MissingInputError
-from skymill.lensing.files import read_catalogue
 from skymill.shear.meta_calibration import MetaCalibrationOptions, calibrate_metadetection
 from skymill.shear.metadetect import MetadetectOptions
 from skymill.tasks._options import options_field, to_options

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from skymill.calibrate.catalogue_export import bands_of, catalogue_fluxes
 from skymill.calibrate.match import match_sky
+from skymill.data.catalogue_files import find_column, read_catalogue
 from skymill.data.errors import ConfigError
 from skymill.data.tables import load_schema
-from skymill.lensing.files import find_column, read_catalogue
 from skymill.photoz.estimate import PhotozOptions, estimate_photoz
 from skymill.photoz.metrics import MetricOptions, measure_photoz
 from skymill.photoz.training import TrainingOptions, train_zero_points, zero_point_entries

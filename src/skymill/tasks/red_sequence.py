@@ -10,9 +10,9 @@ from lsst.pex.config import Field
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base import connectionTypes as cT
 
+from skymill.data.catalogue_files import read_catalogue
 from skymill.data.errors import ConfigError
 from skymill.lensing.cosmology import Cosmology, CosmologyOptions
-from skymill.lensing.files import read_catalogue
 from skymill.lensing.members.purity import grade_members
 from skymill.lensing.members.red_sequence import RedSequenceOptions, find_red_sequence
 from skymill.qa.red_sequence_figures import draw_red_sequence

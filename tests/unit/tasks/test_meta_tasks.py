@@ -6,11 +6,11 @@ from astropy.table import Table
 from lsst.pipe.base import NoWorkFound, Pipeline
 from scipy import ndimage
 
+from skymill.data.catalogue_files import write_catalogue
 from skymill.data.errors import ConfigError, MissingInputError
 from skymill.data.geometry import make_tan_wcs
 from skymill.data.images import Box, Coadd, PixelPlanes
 from skymill.data.tables import load_schema
-from skymill.lensing.files import write_catalogue
 from skymill.psf.models import ConstantPsf
 from skymill.shear.metacal import SHEAR_TYPES
 from skymill.tasks.meta_cells import MetaCellsTask

@@ -1,4 +1,4 @@
-"""Shear catalogues and tables on disk: FITS, parquet, ECSV and CSV, chosen by the suffix."""
+"""Catalogues of any origin on disk: FITS, parquet, ECSV and CSV, chosen by the suffix."""
 
 from __future__ import annotations
 
