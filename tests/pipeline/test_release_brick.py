@@ -31,7 +31,7 @@ from skymill.model.forward import render
 from skymill.model.sources import Sources, SourceType
 from skymill.release.brick.bits import FitBit, MaskBit
 from skymill.release.brick.blobs import StoppedError
-from skymill.release.brick.measures import _brick_blobs
+from skymill.release.brick.measures import brick_blobs
 from skymill.release.brick.options import BrickOptions
 from skymill.release.brick.run_brick import BrickReport, brick_is_done, grid_of, run_brick
 from skymill.release.survey.layout import release_path
@@ -131,7 +131,7 @@ def chi2_of_blobs(state: Any, sources: Sources) -> np.ndarray:
     """Chi-squared of each blob for a catalogue that our code draws."""
     total = np.zeros(int(state.division.numbers.max()) + 1)
     for image, mapping in zip(state.images, state.maps, strict=True):
-        number = _brick_blobs(image, state.division.numbers, mapping)
+        number = brick_blobs(image, state.division.numbers, mapping)
         residual = (image.image - render(sources, image, bands=BANDS)) * image.inverse_error
         inside = number >= 0
         total += np.bincount(number[inside], residual[inside] ** 2, minlength=total.size)

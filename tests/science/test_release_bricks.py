@@ -103,12 +103,17 @@ def test_bricks_are_complete_at_signal_to_noise_8(grades):
 @pytest.mark.slow
 @pytest.mark.parametrize("band", ["g", "r", "z"])
 def test_flux_errors_are_honest(grades, band):
-    """Of objects under which their neighbours put less light than twice the error."""
-    stars, galaxies = (grades.pulls(band, kind) for kind in ("star", "galaxy"))
+    """Of all that are told apart, whatever light their neighbours put under them."""
+    stars, galaxies = (
+        grades.pulls(band, kind, neighbours=np.inf) for kind in ("star", "galaxy")
+    )  # fmt: skip
     assert stars.size > 100
     assert galaxies.size > 200
     assert 0.9 <= robust_width(stars) <= 1.2, report(grades)
     assert 0.9 <= robust_width(galaxies) <= 1.4, report(grades)
+    # 2.5 times the error of a median of 100 fluxes.
+    bright = grades.pulls(band, "star", snr=50.0)
+    assert abs(np.median(bright)) < 0.3, report(grades)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from skymill.model.sources import Sources
 from skymill.release.brick._brick_kernels import nearest_numbers
 from skymill.release.brick.mapping import STEP, PixelMap
 
-__all__ = ["SourceMeasures", "model_images"]
+__all__ = ["SourceMeasures", "brick_blobs", "model_images"]
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -93,8 +93,23 @@ class _Sums:
         )
 
 
-def _brick_blobs(image: FitImage, blobs: NDArray[np.int32], mapping: PixelMap) -> NDArray[np.int32]:
-    """Blob of each pixel of an exposure: that of the nearest pixel of the brick; -1 outside."""
+def brick_blobs(image: FitImage, blobs: NDArray[np.int32], mapping: PixelMap) -> NDArray[np.int32]:
+    """Blob of each pixel of an exposure: that of the nearest pixel of the brick.
+
+    Parameters
+    ----------
+    image : FitImage
+        The exposure.
+    blobs : (ny, nx) int32
+        Number of the blob of each pixel of the brick; -1 outside of all.
+    mapping : PixelMap
+        Of the exposure.
+
+    Returns
+    -------
+    (ny, nx) int32
+        Numbers; -1 outside.
+    """
     out = np.full(image.image.shape, -1, np.int32)
     if mapping:
         nearest_numbers(blobs, mapping.inverse, STEP, out)
@@ -138,7 +153,7 @@ def model_images(
     sums = _Sums(len(sources), len(bands))
     models, blob_models = [], []
     for image, mapping in zip(images, maps, strict=True):
-        numbers = _brick_blobs(image, blobs, mapping)
+        numbers = brick_blobs(image, blobs, mapping)
         total = np.zeros(image.image.shape, np.float32)
         limited = np.zeros_like(total)
         by_blob: dict[int, list[_Patch]] = defaultdict(list)

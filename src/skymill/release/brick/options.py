@@ -51,6 +51,9 @@ class BrickOptions:
         0, "Blobs with more pixels are fitted in parts of 256 pixels width; 0: none", unit="pixel"
     )
     iterative: bool = option(True, "Look for more sources in the residuals of a blob")
+    joint_fluxes: bool = option(
+        True, "Fit the fluxes of all sources once more at once, with all models known"
+    )
     unbiased_weights: bool = option(
         True, "Take the pixel's own noise out of the photon noise of its weight"
     )
@@ -111,7 +114,7 @@ class BrickOptions:
         left_out = {
             "out_dir", "survey_dir", "threads", "skip", "skip_calibs", "checkpoint",
 "stage", "write_stages", "stage_dir", "force", "bail_out",
-            "max_blob_pixels", "write_images", "wise_columns",
+            "max_blob_pixels", "joint_fluxes", "write_images", "wise_columns",
         }  # fmt: skip
         out = {}
         for field in fields(self):

@@ -21,6 +21,7 @@ from skymill.data.errors import DataError, MissingInputError, NoDataError
 from skymill.model.blob import Blob
 from skymill.model.fit_image import FitImage
 from skymill.model.sources import Sources
+from skymill.release.brick.bits import FitBit
 from skymill.release.brick.blobs import (
     BlobRun,
     StartSources,
@@ -49,6 +50,7 @@ from skymill.release.brick.files import (
 from skymill.release.brick.grid import BrickGrid, custom_grid, named_grid
 from skymill.release.brick.halos import subtract_halos
 from skymill.release.brick.images import ImageSet, covered_part, read_images, touching
+from skymill.release.brick.joint_fluxes import joint_fluxes
 from skymill.release.brick.mapping import PixelMap, map_pixels
 from skymill.release.brick.masks import mask_bits
 from skymill.release.brick.measures import model_images
@@ -472,6 +474,12 @@ def _coadds(state: _State) -> None:
     # Sources of blobs that were not fitted have no flux that could be drawn.
     found.sources.flux[~fitted] = 0.0
     blob_of = state.division.whole(found.blob).astype(np.int64)
+    if options.joint_fluxes:
+        # Where a constant was fitted beside them, the light of a bright star is no source's.
+        fixed = (found.sources.fitbits & (FitBit.FIT_BACKGROUND | FitBit.FROZEN)) != 0
+        found.sources.flux = joint_fluxes(
+            state.images, state.maps, whole, found.sources, blob_of, options.bands, fixed=fixed
+        )
     models, blob_models, measures = model_images(
         state.images, state.maps, whole, found.sources, blob_of, options.bands
     )  # fmt: skip
