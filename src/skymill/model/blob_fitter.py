@@ -488,9 +488,16 @@ class BlobFitter:
         best = select_model(won, fraction=self.options.psf_error)
         if best is None or won[best] == 0.0:
             return None
-        source.choice_variance = choice_variance(
-            best, won, {kind: fit.flux for kind, (fit, _) in fits.items()}
-        )
+        if best != SourceType.PSF:
+            source.choice_variance = choice_variance(
+                best,
+                won,
+                {kind: fit.flux for kind, (fit, _) in fits.items()},
+                {
+                    kind: fit.flux_variance(fixed_position=source.fixed_position)
+                    for kind, (fit, _) in fits.items()
+                },
+            )
         _drop_unseen(*fits[best])
         return fits[best][0]
 

@@ -96,12 +96,14 @@ def choice_variance(
     chosen: SourceType,
     won: Mapping[SourceType, float],
     fluxes: Mapping[SourceType, NDArray[np.float64]],
+    variances: Mapping[SourceType, NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """Variance of the fluxes of a galaxy because its model may be the wrong one.
 
     The rules keep the simpler model where a richer one wins little, whatever their fluxes are. Each
     galaxy model that was tried is as probable as its chi-squared and its parameters make it
-    (Akaike); the mean square of what they differ from the chosen one is the variance.
+    (Akaike); the mean square of what they differ from the chosen one, and what their own variances
+    are larger than its, is the variance.
 
     Parameters
     ----------
@@ -109,13 +111,14 @@ def choice_variance(
         The model that was chosen.
     won : mapping
         Chi-squared that each model wins over no source.
-    fluxes : mapping
-        (n_band,) float64 [nanomaggy] of each.
+    fluxes, variances : mapping
+        (n_band,) float64 [nanomaggy, nanomaggy2] of each.
 
     Returns
     -------
     (n_band,) float64 [nanomaggy2]
-        0 for points: a galaxy that is one by the rules is rather the error of the PSF.
+        In addition to that of the chosen model. 0 for points: a galaxy that is one by the rules is
+        rather the error of the PSF.
 
     References
     ----------
@@ -127,6 +130,8 @@ def choice_variance(
     kinds = [kind for kind in won if kind != SourceType.PSF]
     score = np.array([0.5 * won[kind] - _PENALTY[kind] for kind in kinds])
     weight = np.exp(score - score.max())
+    wider = np.zeros_like(out)
     for kind, share in zip(kinds, weight / weight.sum(), strict=True):
         out += share * (fluxes[kind] - fluxes[chosen]) ** 2
-    return out
+        wider += share * (variances[kind] - variances[chosen])
+    return out + np.maximum(wider, 0.0)

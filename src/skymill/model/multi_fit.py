@@ -219,6 +219,24 @@ class SourceFit:
         index = np.where(chosen < p, chosen, chosen - p + 6)
         return inverse * scale[:, None] * scale[None, :], index
 
+    def flux_variance(self, *, fixed_position: bool) -> Float64Array:
+        """Variances of the fluxes, whatever the other parameters are.
+
+        Parameters
+        ----------
+        fixed_position : bool
+            The position was not fitted.
+
+        Returns
+        -------
+        (n_band,) float64 [nanomaggy2]
+            0 in bands without data.
+        """
+        covariance, index = self.covariance(fixed_position=fixed_position)
+        out = np.zeros(6 + self.gain.size)
+        out[index] = np.diag(covariance)
+        return out[6:]
+
 
 def _prior(kind: int, parameters: Float64Array) -> float:
     if N_PARAMETER[SourceType(kind)] < 5:

@@ -44,14 +44,21 @@ def test_the_choice_of_a_model_has_a_variance():
         T.PSF: np.array([5.0, 5.0]), T.REX: np.array([10.0, 20.0]),
         T.EXP: np.array([12.0, 20.0]), T.DEV: np.array([16.0, 17.0]),
     }  # fmt: skip
+    same = dict.fromkeys(fluxes, np.array([1.0, 1.0]))
     # As probable as each other: chi-squared less twice the parameters is equal.
     won = {T.PSF: 900.0, T.REX: 1000.0, T.EXP: 1004.0, T.DEV: 1004.0}
     expected = (np.array([2.0, 0.0]) ** 2 + np.array([6.0, -3.0]) ** 2) / 3
-    np.testing.assert_allclose(choice_variance(T.REX, won, fluxes), expected)
+    np.testing.assert_allclose(choice_variance(T.REX, won, fluxes, same), expected)
+    # Rivals that know their fluxes less well, on average; what they know better does not count.
+    own = same | {T.EXP: np.array([4.0, 0.1]), T.DEV: np.array([10.0, 1.2])}
+    more = expected + np.array([(3.0 + 9.0) / 3, 0.0])
+    np.testing.assert_allclose(choice_variance(T.REX, won, fluxes, own), more)
     # Certain: what the rules gave up is the error.
     won[T.DEV] += 1000.0
-    np.testing.assert_allclose(choice_variance(T.REX, won, fluxes), [36.0, 9.0])
-    np.testing.assert_allclose(choice_variance(T.DEV, won, fluxes), [0.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(choice_variance(T.REX, won, fluxes, same), [36.0, 9.0])
+    sure = choice_variance(T.DEV, won, fluxes, same)
+    np.testing.assert_allclose(sure, [0.0, 0.0], atol=1e-12)
     # A point has no such error, nor has a galaxy without a rival.
-    np.testing.assert_array_equal(choice_variance(T.PSF, won, fluxes), [0.0, 0.0])
-    np.testing.assert_array_equal(choice_variance(T.REX, {T.REX: 90.0}, fluxes), [0.0, 0.0])
+    np.testing.assert_array_equal(choice_variance(T.PSF, won, fluxes, same), [0.0, 0.0])
+    alone = choice_variance(T.REX, {T.REX: 90.0}, fluxes, same)
+    np.testing.assert_array_equal(alone, [0.0, 0.0])
