@@ -3,6 +3,7 @@ import pytest
 from astropy.table import Table
 from click.testing import CliRunner
 
+from skymill.calibrate.extinction import COEFFICIENTS
 from skymill.cli.photo_z import photo_z
 from skymill.data.catalogue_files import read_catalogue
 from skymill.data.errors import SkymillError
@@ -68,6 +69,33 @@ def test_training_grades_the_other_half(tmp_path):
     assert 100 < metrics["n"][0] < 200
 
 
+def test_extinction_vectors_and_the_output_of_zero_points(tmp_path):
+    table = make_table(60)
+    plain = run(tmp_path, table)
+    assert plain.exit_code == 0, (plain.output, plain.exception)
+    expected = read_catalogue(tmp_path / "out" / "photo_z.parquet")["z_median"]
+    # Fluxes with extinction, in one vector.
+    dust = np.array([COEFFICIENTS["decam"][b] for b in BANDS]) * 0.1
+    flux = np.stack([table[f"FLUX_{b.upper()}"] for b in BANDS], axis=1) * 10 ** (-0.4 * dust)
+    err = np.stack([table[f"FLUX_IVAR_{b.upper()}"] for b in BANDS], axis=1) ** -0.5
+    vectors = Table({"FLUX": flux, "ERR": err * 10 ** (-0.4 * dust), "EBV": np.full(60, 0.1)})
+    words = [f"--band={b}=FLUX[{k}],ERR[{k}],nmgy" for k, b in enumerate(BANDS)]
+    assert "add --ebv EBV if its fluxes hold it" in run(tmp_path, vectors, *words).output
+    result = run(tmp_path, vectors, *words, "--ebv", "EBV")
+    assert result.exit_code == 0, (result.output, result.exception)
+    found = read_catalogue(tmp_path / "out" / "photo_z.parquet")["z_median"]
+    assert np.allclose(found, expected, atol=1e-3)
+    # What skymill zero-points has calibrated goes first, and is not dereddened twice.
+    for k, b in enumerate(BANDS):
+        vectors[f"{b}_calibrated_flux"] = flux[:, k] * 10 ** (0.4 * dust[k]) * 3631.0
+        vectors[f"{b}_calibrated_fluxerr"] = err[:, k] * 3631.0
+        vectors[f"mag_{b}"], vectors[f"magerr_{b}"] = 20.0, 0.1
+    result = run(tmp_path, vectors)
+    assert "note" not in result.output
+    found = read_catalogue(tmp_path / "out" / "photo_z.parquet")["z_median"]
+    assert np.allclose(found, expected, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "args", "sentence"),
     [
@@ -80,6 +108,9 @@ def test_training_grades_the_other_half(tmp_path):
         (lambda t: None, ["--train"], "--train needs spectroscopic redshifts"),
         (lambda t: None, ["--z-spec", "redshift"], "no column 'redshift'"),
         (lambda t: None, ["--camera", "wfc"], "camera must be one of decam"),
+        (lambda t: t.remove_rows(slice(None)), [], "the catalogue has no rows"),
+        (lambda t: None, ["--band", "g=FLUX_G[2],FLUX_IVAR_G", "--bands", "g,r"],
+         "is not an element"),
         (lambda t: t.replace_column("Z_SPEC", np.full(300, -1.0)), ["--z-spec", "Z_SPEC"],
          "no galaxy has both"),
     ],

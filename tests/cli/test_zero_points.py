@@ -115,6 +115,9 @@ def test_colours_without_a_reference(tmp_path, field):
         (lambda t: None, ["--reference", "nothing.fits"], "there is no file nothing.fits"),
         (lambda t: None, ["--dust-map", "nothing.fits"], "nothing.fits does not exist"),
         (lambda t: None, ["--camera", "wfc"], "survey must be one of"),
+        (lambda t: t.remove_rows(slice(None)), [], "the catalogue has no rows"),
+        (lambda t: t.remove_rows(slice(5, None)), [], "no band can be calibrated"),
+        (lambda t: t.replace_column("dec", np.full(len(t), np.nan)), [], "has a finite position"),
     ],
 )  # fmt: skip
 def test_one_sentence_for_each_fault(tmp_path, field, change, args, sentence):

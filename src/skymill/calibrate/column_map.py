@@ -204,12 +204,15 @@ def _numbers(table: Table, name: str, band: str) -> Float64Array:
         shown = ", ".join(table.colnames[:30]) + (" ..." if len(table.colnames) > 30 else "")
         raise DataError(f"the catalogue has no column {found!r} for band {band}; it has {shown}")
     column = table[found]
-    if element and column.ndim == 2 and int(element[2]) < column.shape[1]:
+    if element:
+        if column.ndim != 2 or int(element[2]) >= column.shape[1]:
+            raise DataError(f"{name!r} of band {band} is not an element: {found} is {column.shape}")
         column = column[:, int(element[2])]
     if column.dtype.kind not in "fiu" or column.ndim != 1:
         raise DataError(
             f"column {name!r} of band {band} must hold one number a row; it is {column.dtype} "
-            f"of shape {column.shape}; one element of a vector is {found}[0]"
+            f"of shape {column.shape}"
+            + (f"; one element of it is {found}[0]" if column.ndim == 2 else "")
         )
     return np.asarray(np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan))
 

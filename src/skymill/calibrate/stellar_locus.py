@@ -155,7 +155,7 @@ def library_locus(
         If g, r or i is missing or a filter is unknown.
     """
     if not {"g", "r", "i"} <= set(bands):
-        raise ConfigError(f"the stellar locus needs g, r and i; got {', '.join(bands)}")
+        raise ConfigError(f"the stellar locus needs g, r and i; got {', '.join(bands) or 'none'}")
     library = load_stellar_spectra()
     stars = synthetic_magnitudes([library[n] for n in _DWARFS], load_filters(camera, bands))
     names = list(bands)
@@ -199,7 +199,7 @@ def learn_locus(
     """
     bands = tuple(magnitudes)
     if not {"g", "r", "i"} <= set(bands):
-        raise ConfigError(f"the stellar locus needs g, r and i; got {', '.join(bands)}")
+        raise ConfigError(f"the stellar locus needs g, r and i; got {', '.join(bands) or 'none'}")
     stars = np.stack([np.asarray(magnitudes[b], np.float64) for b in bands], axis=1)
     stars = stars[np.isfinite(stars).all(axis=1)]
     if len(stars) < 5 * n_bins:

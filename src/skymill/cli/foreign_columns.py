@@ -103,12 +103,15 @@ def read_positions(
     ra, dec : (n,) float64 [deg]
         As in the catalogue.
     """
+    import numpy as np
+
     from skymill.data.catalogue_files import find_column
 
-    return (
-        find_column(table, [ra] if ra else _RA, meaning="right ascension", option="--ra"),
-        find_column(table, [dec] if dec else _DEC, meaning="declination", option="--dec"),
-    )
+    east = find_column(table, [ra] if ra else _RA, meaning="right ascension", option="--ra")
+    north = find_column(table, [dec] if dec else _DEC, meaning="declination", option="--dec")
+    if not np.isfinite(east + north).any():
+        raise DataError("no row of the catalogue has a finite position")
+    return east, north
 
 
 def read_columns(
@@ -134,6 +137,8 @@ def read_columns(
     """
     from skymill.calibrate.column_map import choose_band_columns
 
+    if len(table) == 0:
+        raise DataError("the catalogue has no rows")
     columns = choose_band_columns(
         table.colnames, bands=options["bands"], entries=options["columns"], kind=kind,
         minimum=minimum,

@@ -156,6 +156,7 @@ def _report(result: Table, bands: list[str], path: Path) -> None:
     absent = result.meta["bands_absent"]
     if absent:
         click.echo(f"warning: measured for no object, and left out: {absent}")
+        bands = [band for band in bands if band not in absent.split(",")]
     click.echo(
         f"{int(good.sum())} of {len(result)} objects have a redshift from {', '.join(bands)}; "
         f"median {np.median(np.asarray(result['z_phot'])[good]) if good.any() else np.nan:.3f}; "

@@ -110,6 +110,8 @@ def _named(table: Table, options: dict[str, Any]) -> Table:
 
     from skymill.data.errors import ConfigError, DataError
 
+    if len(table) == 0:
+        raise DataError("the catalogue has no rows")
     for pair in options["renamed"]:
         name, _, theirs = pair.partition("=")
         if not name or not theirs:

@@ -84,6 +84,7 @@ def zero_points(**options: Any) -> None:
     """Deredden CATALOGUE, find the zero points of its bands, and write it calibrated."""
     from skymill.calibrate.residual_map import map_residuals
     from skymill.data.catalogue_files import read_catalogue, write_bytes, write_catalogue
+    from skymill.data.errors import NoDataError
     from skymill.qa.zero_point_figures import draw_stellar_locus, draw_zero_points
 
     table = read_catalogue(options["catalogue"])
@@ -91,6 +92,8 @@ def zero_points(**options: Any) -> None:
     ebv, coefficients = read_extinction(table, options, columns)
     stars = _stars(table, columns, ebv, coefficients, options)
     fit = _fit(stars, tuple(columns), options)
+    if (fit.table["source"] == "none").all():
+        raise NoDataError(f"no band can be calibrated: {fit.table['message'][0]}")
     folder = make_folder(options["output"])
     calibrated = _calibrated(table, columns, ebv, coefficients, fit)
     write_catalogue(calibrated, folder / "calibrated.parquet")

@@ -1,8 +1,10 @@
-"""Catalogues of any origin on disk: FITS, parquet, ECSV and CSV, chosen by the suffix."""
+"""Catalogues of any origin on disk: FITS, parquet, ECSV, CSV, VOTable, text, by the suffix."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +20,11 @@ __all__ = ["find_column", "open_images", "read_catalogue", "write_bytes", "write
 
 _FITS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 _PARQUET = (".parquet", ".parq", ".pq")
+_VOTABLE = (".vot", ".votable", ".xml")
+_TEXT = (".cat", ".txt", ".dat")
 _KINDS = "FITS (.fits, .fits.gz), parquet (.parquet), ECSV (.ecsv) or CSV (.csv)"
+#: What can be read too.
+_READ = "; or VOTable (.vot, .xml), or columns of text under a line of names (.cat, .txt, .dat)"
 
 
 def _kind(path: Path) -> str:
@@ -34,13 +40,27 @@ def _kind(path: Path) -> str:
     raise DataError(f"{path}: the suffix must be that of {_KINDS}")
 
 
+def _kind_read(path: Path) -> str:
+    name = path.name.lower()
+    if name.endswith(_VOTABLE):
+        return "votable"
+    if name.endswith(_TEXT):
+        return "text"
+    try:
+        return _kind(path)
+    except DataError as err:
+        raise DataError(f"{err}{_READ}") from err
+
+
 def read_catalogue(path: str | os.PathLike[str]) -> Table:
     """Read a table.
 
     Parameters
     ----------
     path : path
-        A FITS, parquet, ECSV or CSV file; of a FITS file the first table.
+        A FITS, parquet, ECSV, CSV, VOTable or text file; of a FITS file the first table. Text has
+        the names of its columns in one line (a comment or not), or one by one as SExtractor writes
+        them.
 
     Returns
     -------
@@ -57,18 +77,31 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"there is no file {path}")
-    kind = _kind(path)
+    kind = _kind_read(path)
     try:
         if kind == "fits":
             return _read_fits(path)
         if kind == "parquet":
             return _read_parquet(path)
+        if kind == "votable":
+            return Table.read(path, format="votable")
+        if kind == "text":
+            return _read_text(path)
         return Table.read(path, format=f"ascii.{kind}")
     except SkymillError:
         raise
     except Exception as err:
         # Readers raise a dozen classes for a damaged file; the user needs its name and the reason.
         raise DataError(f"{path} cannot be read as {kind}: {err}") from err
+
+
+def _read_text(path: Path) -> Table:
+    """Columns of text under a line of names; other comments beside the rows are passed over."""
+    with path.open(encoding="utf-8") as file:
+        head = [line for line in itertools.islice(file, 500) if line.startswith("#")]
+    if head and re.match(r"#\s*1\s+\S+", head[0]):
+        return Table.read(path, format="ascii.sextractor")
+    return Table.read(path, format="ascii.commented_header" if head else "ascii.basic")
 
 
 def _read_fits(path: Path) -> Table:
