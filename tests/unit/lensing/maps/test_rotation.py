@@ -97,7 +97,11 @@ def expected_regions(name, *, step, usable, threshold):
     covariance = np.array([1.0, side, corner])[distance]
 
     def all_above(k):
-        return multivariate_normal.cdf(np.full(len(k), -threshold), cov=covariance[np.ix_(k, k)])
+        # Differences of large numbers: 1e-9 of a probability is 1e-4 peaks.
+        return multivariate_normal.cdf(
+            np.full(len(k), -threshold), cov=covariance[np.ix_(k, k)], abseps=1e-9, releps=1e-9,
+            maxpts=4_000_000,
+        )  # fmt: skip
 
     m = usable.astype(int)
     square = np.stack([m[:-1, :-1], m[:-1, 1:], m[1:, 1:], m[1:, :-1]])
