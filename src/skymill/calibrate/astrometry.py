@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from skymill.calibrate.match import SkyMatch, match_plane
 from skymill.calibrate.pattern import PatternOptions, Similarity, match_pattern
 from skymill.calibrate.reference import ReferenceStars
-from skymill.calibrate.robust import LinearFit, fit_linear, robust_sigma
+from skymill.calibrate.robust import LinearFit, fit_linear
 from skymill.calibrate.tpv import from_tangent, monomials, to_tangent, tpv_from_mapping
 from skymill.data.errors import FitError, NoDataError
 from skymill.data.geometry import FitsWcs
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 
 __all__ = ["AstrometryFit", "AstrometryOptions", "StarPositions", "fit_astrometry"]
 

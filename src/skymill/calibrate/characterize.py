@@ -12,6 +12,7 @@ from skymill.data.errors import NoDataError
 from skymill.data.images import Exposure, PixelPlanes
 from skymill.data.masks import MaskPlane, is_set
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.detrend.cosmic_rays import CosmicRayOptions, remove_cosmic_rays
 from skymill.detrend.streaks import Streak, StreakOptions, mask_streaks
 from skymill.measure.background import BackgroundList, BackgroundOptions, estimate_background
@@ -286,12 +287,6 @@ def aperture_corrections(
     return out
 
 
-def _scatter(values: Float64Array) -> float:
-    if values.size == 0:
-        return float("nan")
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
 def _summarize(
     exposure: Exposure,
     background: BackgroundList,
@@ -317,15 +312,15 @@ def _summarize(
         "psfIxy": float(centre.ixy[0]),
         "psfStarDeltaE1Median": float(np.median(residuals.delta_e1)),
         "psfStarDeltaE2Median": float(np.median(residuals.delta_e2)),
-        "psfStarDeltaE1Scatter": _scatter(residuals.delta_e1),
-        "psfStarDeltaE2Scatter": _scatter(residuals.delta_e2),
+        "psfStarDeltaE1Scatter": robust_sigma(residuals.delta_e1),
+        "psfStarDeltaE2Scatter": robust_sigma(residuals.delta_e2),
         "psfStarDeltaSizeMedian": float(np.median(residuals.delta_sigma)),
-        "psfStarDeltaSizeScatter": _scatter(residuals.delta_sigma),
+        "psfStarDeltaSizeScatter": robust_sigma(residuals.delta_sigma),
         "nPsfStar": float(n_used),
         "fwhm": float(_FWHM * np.median(star_moments.sigma)),
         "ellipticity": float(np.median(ellipticity)),
         "skyBg": float(np.median([np.median(b.mesh) for b in background][:1])),
-        "skyNoise": _scatter(sample.astype(np.float64)),
+        "skyNoise": robust_sigma(sample.astype(np.float64)),
     }
 
 

@@ -14,6 +14,7 @@ from skymill.calibrate.characterize import StarResiduals, aperture_corrections, 
 from skymill.data.errors import FitError
 from skymill.data.images import Exposure
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import load_schema
 from skymill.measure.aperture import aperture_fluxes
 from skymill.measure.moments import Moments, adaptive_moments
@@ -228,11 +229,7 @@ def psf_row(visit: int, detector: int, final: FinalPsf, *, max_order: int) -> di
         "psfStarDeltaE1Median": float(np.median(residuals.delta_e1)) if some else float("nan"),
         "psfStarDeltaE2Median": float(np.median(residuals.delta_e2)) if some else float("nan"),
         "psfStarDeltaSizeMedian": float(np.median(residuals.delta_sigma)) if some else float("nan"),
-        "psfStarDeltaSizeScatter": float(
-            1.4826 * np.median(np.abs(residuals.delta_sigma - np.median(residuals.delta_sigma)))
-        )
-        if some
-        else float("nan"),
+        "psfStarDeltaSizeScatter": robust_sigma(residuals.delta_sigma),
         "psfOrder": max_order,
         "psfCoefficients": stamps.ravel(),
         "psfStampSize": size,

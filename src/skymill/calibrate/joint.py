@@ -36,9 +36,9 @@ from skymill.calibrate.joint_sources import (
     geometries,
 )
 from skymill.calibrate.joint_tables import scale_table, wcs_table
-from skymill.calibrate.robust import robust_sigma
 from skymill.calibrate.tpv import to_tangent
 from skymill.data.errors import NoDataError
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import load_schema
 from skymill.data.units import MAG_ERR_FACTOR
 

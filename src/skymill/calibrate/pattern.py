@@ -11,9 +11,9 @@ from scipy.stats import poisson
 
 from skymill.calibrate import _match_kernels as kernels
 from skymill.calibrate.match import SkyMatch, match_plane
-from skymill.calibrate.robust import robust_sigma
 from skymill.data.errors import FitError
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 
 __all__ = ["PatternOptions", "Similarity", "match_pattern"]
 

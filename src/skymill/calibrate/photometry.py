@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skymill.calibrate.colour_terms import ColourTerm
-from skymill.calibrate.robust import LinearFit, fit_linear, robust_sigma
+from skymill.calibrate.robust import LinearFit, fit_linear
 from skymill.data.errors import DataError, FitError, NoDataError
 from skymill.data.options import check_range, option
 from skymill.data.photometry import FluxScale
+from skymill.data.statistics import robust_sigma
 from skymill.data.units import AB_ZERO_POINT_NJY, MAG_ERR_FACTOR
 
 __all__ = ["ColourTerm", "PhotometryOptions", "ZeroPoint", "fit_zero_point"]

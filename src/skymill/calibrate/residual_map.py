@@ -7,6 +7,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import load_schema
 
 __all__ = ["map_residuals"]
@@ -65,7 +66,7 @@ def map_residuals(stars: Table, *, cell_arcmin: float = 6.0, min_stars: int = 3)
             continue
         b, cx, cy = (int(v) for v in cells[:, member[part[0]]])
         median = float(np.median(values[part]))
-        spread = 1.4826 * float(np.median(np.abs(values[part] - median)))
+        spread = robust_sigma(values[part], centre=median)
         rows.append(
             {
                 "band": str(names[b]),

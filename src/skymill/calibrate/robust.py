@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skymill.data.errors import FitError
+from skymill.data.statistics import robust_sigma
 
-__all__ = ["LinearFit", "find_pedestal", "fit_linear", "robust_sigma"]
+__all__ = ["LinearFit", "find_pedestal", "fit_linear"]
 
 Float64Array = NDArray[np.float64]
-
-#: Standard deviation of a normal distribution over its median absolute deviation.
-_MAD_TO_SIGMA = 1.482602218505602
 
 
 @dataclass(frozen=True)
@@ -44,24 +42,6 @@ class LinearFit:
     pedestal: float
     residuals: Float64Array
     chi2: float
-
-
-def robust_sigma(values: Float64Array) -> float:
-    """Standard deviation from the median absolute deviation about the median.
-
-    Parameters
-    ----------
-    values : (n,) float64
-        Values.
-
-    Returns
-    -------
-    float
-        Sigma as of a normal distribution; NaN without values.
-    """
-    if np.size(values) == 0:
-        return float("nan")
-    return float(_MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
 
 
 def find_pedestal(residuals: Float64Array, error: Float64Array, *, degrees: float) -> float:

@@ -10,9 +10,9 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from skymill.calibrate.robust import robust_sigma
 from skymill.data.errors import NoDataError
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import load_schema
 
 __all__ = ["SelectOptions", "count_reasons", "published_cuts", "select_detectors"]

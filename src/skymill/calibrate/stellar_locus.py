@@ -16,6 +16,7 @@ from skymill.calibrate.filters import load_filters
 from skymill.calibrate.synthetic import load_stellar_spectra, synthetic_magnitudes
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 
 __all__ = ["LocusFit", "StellarLocus", "StellarLocusOptions", "fit_stellar_locus",
            "learn_locus", "library_locus"]  # fmt: skip
@@ -453,5 +454,5 @@ def _summary(
     for b in range(len(bands)):
         seen = (problem.weight[:, b] > 0) & (member > 0.5)
         if seen.any():
-            scatter[b] = 1.4826 * np.median(np.abs(left[seen, b]))
+            scatter[b] = robust_sigma(left[seen, b], centre=0.0)
     return LocusFit(bands, joint, covariance, len(member), float(1.0 - member.mean()), scatter)

@@ -14,7 +14,6 @@ from skymill.calibrate.extinction import COEFFICIENTS, extinction_coefficient
 from skymill.calibrate.filters import FILTER_SETS
 from skymill.calibrate.match import match_sky
 from skymill.calibrate.reference import ReferenceOptions, load_references
-from skymill.calibrate.robust import robust_sigma
 from skymill.calibrate.stellar_locus import (
     LocusFit,
     StellarLocusOptions,
@@ -24,6 +23,7 @@ from skymill.calibrate.stellar_locus import (
 from skymill.calibrate.synthetic import DECAM_SYSTEM, choose_colour_term
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import load_schema
 from skymill.data.units import magnitude_from_njy
 

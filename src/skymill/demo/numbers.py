@@ -10,7 +10,7 @@ from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
 from skymill.calibrate.match import match_sky
-from skymill.calibrate.robust import robust_sigma
+from skymill.data.statistics import robust_sigma
 from skymill.data.units import magnitude_from_njy
 from skymill.demo.products import Products
 from skymill.demo.truth import Truth, match_truth

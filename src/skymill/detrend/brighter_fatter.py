@@ -13,6 +13,7 @@ from scipy.sparse.linalg import spsolve
 from skymill.data.errors import DataError, NoDataError
 from skymill.data.masks import MaskPlane, is_set
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.detrend._brighter_fatter_kernels import add_divergence, convolve_small, lag_sums
 
 __all__ = [
@@ -159,7 +160,7 @@ def flat_pair_covariance(
     difference = (first * (mean / mean1) - second * (mean / mean2)).astype(np.float64)
     # What is left of the illumination is smooth: the mean of a wide window takes it away.
     difference -= _window_mean(difference, good)
-    sigma = 1.4826 * np.median(np.abs(difference[good]))
+    sigma = robust_sigma(difference[good], centre=0.0)
     # The clipped tail beyond 5 sigma holds 1.5e-5 of the variance of a Gaussian.
     good &= np.abs(difference) <= clip * sigma
     shape = max_lag + 1, max_lag + 1

@@ -16,6 +16,7 @@ from skymill.data.errors import DataError, NoDataError
 from skymill.data.images import PixelPlanes
 from skymill.data.masks import UNUSABLE, MaskPlane
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.detrend._combine_kernels import add_frame, clipped_mean
 
 __all__ = [
@@ -329,7 +330,7 @@ def mask_sources(
     if sample.size == 0:
         return np.zeros(image.shape, bool)
     median = np.median(sample)
-    sigma = 1.4826 * np.median(np.abs(sample - median))
+    sigma = robust_sigma(sample)
     hot = smooth - median > options.source_clip * sigma
     size = 2 * options.source_grow + 1
     return np.asarray(ndimage.maximum_filter(hot, size)) if options.source_grow else hot

@@ -11,6 +11,7 @@ from scipy import ndimage
 from skymill.data.images import PixelPlanes
 from skymill.data.masks import UNUSABLE, MaskPlane
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 
 __all__ = ["FringeOptions", "fit_fringe_amplitude", "subtract_fringe"]
 
@@ -124,7 +125,7 @@ def fit_fringe_amplitude(
             return 0.0, np.inf
         amplitude = float(np.sum(d[use] * p[use])) / power
         residual = d - amplitude * p
-        scatter = 1.4826 * float(np.median(np.abs(residual[use])))
+        scatter = robust_sigma(residual[use], centre=0.0)
         sigma = scatter / np.sqrt(power)
         keep = use & (np.abs(residual) <= options.clip * max(scatter, 1e-12))
         if np.array_equal(keep, use):

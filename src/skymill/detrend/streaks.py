@@ -13,6 +13,7 @@ from scipy.ndimage import uniform_filter
 from skymill.data.images import PixelPlanes
 from skymill.data.masks import UNUSABLE, MaskPlane
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.detrend._streak_kernels import (
     bin_significance,
     block_peaks,
@@ -261,7 +262,7 @@ def _peaks(
         if some.size < 100:
             continue
         # Rows of sources make the sums wider than the noise does.
-        scale = max(1.0, 1.4826 * float(np.median(np.abs(some - np.median(some)))))
+        scale = max(1.0, robust_sigma(some))
         n = block_peaks(z, 8, options.threshold * scale, out)
         for value, shift, column in out[:n]:
             yield float(value) / scale, float(shift), float(column), box
@@ -427,7 +428,7 @@ def _contrast(low: Float64Array, half_width: float) -> Float64Array:
     left, right = boxes[:, : middle - gap - box], boxes[:, middle + gap :]
     sides = np.concatenate([left, right], axis=1)
     spread = sides - np.median(sides, axis=1, keepdims=True)
-    noise = 1.4826 * float(np.median(np.abs(spread)))
+    noise = robust_sigma(spread, centre=0.0)
     noise = max(noise, 1.0 / np.sqrt(_SEGMENT * box))
     left, right = np.median(left, axis=1), np.median(right, axis=1)
     rise = float(np.median(centre - 0.5 * (left + right)))

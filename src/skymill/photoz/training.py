@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skymill.data.errors import ConfigError, DataError, NoDataError
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import load_schema
 from skymill.photoz.estimate import checked_fluxes, models_of
 from skymill.photoz.options import PhotozOptions
@@ -115,13 +116,10 @@ def _solve(
     return inverse @ scores.sum(axis=0), inverse @ (scores.T @ scores) @ inverse
 
 
-def _pulls(residual: Float64Array, error: Float64Array) -> Float64Array:
-    """Residuals over their robust deviation, which may be larger than the errors say."""
-    seen = np.isfinite(error)
-    pull = np.where(seen, np.abs(residual), 0.0) / np.where(seen, error, 1.0)
-    scale = [1.4826 * np.median(pull[seen[:, b], b]) if seen[:, b].any() else 1.0
-             for b in range(pull.shape[1])]  # fmt: skip
-    return np.asarray(pull / np.maximum(scale, 1.0))
+def _scatter(residual: Float64Array, error: Float64Array) -> Float64Array:
+    """Robust deviation of the residuals of each band from zero; NaN for a band without any."""
+    pairs = zip(residual.T, np.isfinite(error).T, strict=True)
+    return np.array([robust_sigma(r[seen], centre=0.0) for r, seen in pairs])
 
 
 def train_zero_points(
@@ -193,10 +191,8 @@ def train_zero_points(
     prior = np.full(len(bands), options.prior_error**-2.0)
     for _ in range(options.n_iterations):
         residual, error = _residuals(sample, offset)
-        scale = 1.4826 * np.nanmedian(
-            np.where(np.isfinite(error), np.abs(residual), np.nan), axis=0
-        )
-        pull = np.abs(residual) / np.maximum(options.clip * np.nan_to_num(scale), 1e-6)
+        scale = np.nan_to_num(_scatter(residual, error))
+        pull = np.abs(residual) / np.maximum(options.clip * scale, 1e-6)
         error = error * np.sqrt(np.maximum(pull, 1.0))
         step, covariance = _solve(residual, error, free, prior)
         offset[free] -= step
@@ -218,10 +214,6 @@ def _as_table(
     sigma = np.zeros(len(bands))
     sigma[free] = np.sqrt(np.diag(covariance))
     seen = np.isfinite(error)
-    scatter = [
-        float(1.4826 * np.median(np.abs(residual[seen[:, b], b]))) if seen[:, b].any() else np.nan
-        for b in range(len(bands))
-    ]
     messages = [
         "" if k else "stays: the reference band" if b == reference else "stays: too few galaxies"
         for b, k in zip(bands, free, strict=True)
@@ -231,7 +223,7 @@ def _as_table(
             "band": np.array(bands, "U8"),
             "offset": offset,
             "offset_err": np.where(free, sigma, np.nan),
-            "scatter": scatter,
+            "scatter": _scatter(residual, error),
             "n_galaxy": seen.sum(axis=0),
             "message": np.array(messages, "U64"),
         }

@@ -18,6 +18,7 @@ from skymill.data.errors import FitError
 from skymill.data.images import PixelPlanes
 from skymill.data.masks import UNUSABLE, MaskPlane
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.psf._kernels import cut_stamps, fit_stars
 from skymill.psf.models import PolynomialPsf, polynomial_basis
 from skymill.psf.shift import shift_stamps
@@ -112,7 +113,7 @@ def _regress(
 def _clip_stars(reduced: Float64Array, used: BoolArray, n_sigma: float) -> BoolArray:
     values = reduced[used]
     middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))
+    spread = robust_sigma(values)
     # A bright star's chi2 carries the model's own error: never clip within 30 % of the middle.
     keep = np.isfinite(reduced) & (reduced < middle + n_sigma * max(spread, 0.1 * middle))
     return used & keep

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from skymill.calibrate.catalogue_export import bands_of
 from skymill.calibrate.match import match_sky
 from skymill.calibrate.reference import load_references
-from skymill.calibrate.robust import robust_sigma
 from skymill.data.errors import DataError, NoDataError
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import float_column, load_schema
 from skymill.qa.depth import (
     SNR_LEVELS,

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from skymill.calibrate.robust import robust_sigma
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import float_column
 from skymill.data.units import MAG_ERR_FACTOR
 

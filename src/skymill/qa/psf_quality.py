@@ -11,8 +11,8 @@ import treecorr
 from astropy.table import Table, vstack
 from numpy.typing import NDArray
 
-from skymill.calibrate.robust import robust_sigma
 from skymill.data.errors import NoDataError
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import float_column
 from skymill.qa.sky_offsets import field_offsets
 

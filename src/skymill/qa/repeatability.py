@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from skymill.data.options import check_range, option
+from skymill.data.statistics import robust_sigma
 
 __all__ = ["Repeatability", "RepeatabilityOptions", "measure_repeatability"]
 
@@ -132,9 +133,9 @@ def measure_repeatability(
     both = np.concatenate([d_east, d_north])
     return Repeatability(
         n_stars=int(good.sum()),
-        astrometry_mas=float(1.4826 * np.median(np.abs(both))),
+        astrometry_mas=robust_sigma(both, centre=0.0),
         astrometry_rms_mas=float(np.sqrt(np.mean(both**2))),
-        photometry_mmag=float(1.4826 * np.median(np.abs(d_mag))),
+        photometry_mmag=robust_sigma(d_mag, centre=0.0),
         ra=ra,
         dec=dec,
         d_east=d_east,

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from skymill.calibrate.filters import FILTER_SETS
 from skymill.calibrate.residual_map import map_residuals
-from skymill.calibrate.robust import robust_sigma
 from skymill.calibrate.stellar_locus import library_locus
 from skymill.data.errors import ConfigError
+from skymill.data.statistics import robust_sigma
 from skymill.data.tables import float_column
 from skymill.qa.mass_figures import figure_to_png
 
