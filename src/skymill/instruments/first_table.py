@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from skymill.data.errors import DataError
 
-__all__ = ["read_first_table"]
+__all__ = ["COLUMN_TYPES", "read_first_table"]
 
 _BLOCK, _CARD = 2880, 80
-_DTYPES = {
+#: Numbers of the columns of tables: letter of the format to type of numpy.
+COLUMN_TYPES = {
     "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8",
 }  # fmt: skip
 
@@ -140,4 +141,4 @@ def _field(header: dict[str, Any], k: int) -> tuple[Any, ...]:
     shape: tuple[int, ...] = () if count == 1 else (count,)
     if f"TDIM{k}" in header:
         shape = tuple(int(n) for n in header[f"TDIM{k}"].strip("() ").split(","))[::-1]
-    return (name, _DTYPES[found[2]], shape)
+    return (name, COLUMN_TYPES[found[2]], shape)

@@ -17,13 +17,13 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from skymill.instruments._rice_kernels import decode_floats, decode_integers
+from skymill.instruments.first_table import COLUMN_TYPES
 
 __all__ = ["read_rice_section"]
 
 #: Bits of the number of split bits of a block, and its largest value, by bytes of a pixel.
 _SPLITS = {1: (3, 6), 2: (4, 14), 4: (5, 25)}
 _DITHERS = {"NO_DITHER": 0, "SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": 2}
-_TYPES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 
 
 @functools.cache
@@ -55,8 +55,8 @@ def _row_type(header: fits.Header) -> np.dtype[Any] | None:
         name = str(header[f"TTYPE{k}"]).strip()
         if form.group(1):
             fields.append((name, ">i4" if form.group(1) == "P" else ">i8", (2,)))
-        elif form.group(3) in _TYPES:
-            fields.append((name, _TYPES[form.group(3)]))
+        elif form.group(3) in COLUMN_TYPES:
+            fields.append((name, COLUMN_TYPES[form.group(3)]))
         else:
             return None
     found = np.dtype(fields)
