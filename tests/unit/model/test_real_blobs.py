@@ -153,14 +153,14 @@ class Case:
         return out
 
 
-def reference_place(stamps, found, n_band):
+def reference_place(stamps, found, n_band, step_arcsec=0.36):
     """Offset to East and North [arcsec] at which a fit with the reference's derivatives ends.
 
     Those by the position are one-sided quotients over 1e-4 degrees, more than a pixel: steps that
     they make orthogonal to the residuals, not to the slope of chi-squared, end beside the minimum.
     """
     p, root = N_PARAMETER[SourceType(found.kind)], np.sqrt(stamps.weight)
-    now, each = found.parameters.copy(), np.array([0.36, 0.36, 1e-3, 1e-3, 1e-3, 1e-3])
+    now, each = found.parameters.copy(), np.array([step_arcsec] * 2 + [1e-3] * 4)
     n_constant = stamps.image.size if stamps.background else 0
 
     def model(parameters):
@@ -239,6 +239,12 @@ def grade(case, i):
     limit = max(0.005 if point else 0.030, 0.5 * error)
     # 18 and 52 mas for a star in the wing of another and an EXP of 2.9", 7 and 9 mas are left.
     assert min(np.hypot(*offset), np.hypot(*left)) < limit, (i, offset, left)
+    if np.hypot(*offset) > limit:
+        # The other way round it is farther off than ours, and a short step changes nothing.
+        back, short = (reference_place(*case.fit_of(j), len(BANDS), h) for h in (-0.36, 0.001))
+        print(f"  opposite step: {1e3 * np.hypot(*(offset + back)):.1f} mas")  # noqa: T201
+        assert np.hypot(*(offset + back)) > 1.4 * np.hypot(*offset)
+        assert np.hypot(*short) < 0.002
     # Fluxes below a signal-to-noise ratio of 100 are not known to 1 %.
     allowed = np.maximum(0.01 if point else 0.1, noise[seen])
     assert (np.abs(difference) < allowed).all(), (i, difference)
