@@ -47,15 +47,16 @@ class Grades:
         rows = self.select(snr=snr, upper=upper, **more)
         return float(self.truth["matched"][rows].mean()), int(rows.sum())
 
-    def pulls(self, band, kind, snr=8.0, upper=np.inf, neighbours=2.0, **more):
+    def pulls(self, band, kind, snr=8.0, upper=np.inf, neighbours=2.0, least=0.0, **more):
         """(flux - truth) / error of the objects that are found with the right kind.
 
-        neighbours: largest light of the neighbours under an object, in units of its error: a part
+        least, neighbours: light of the neighbours under an object, in units of its error: a part
         of what models of other objects lack is light of this one, and no error tells of it.
         """
         rows = self.select(snr=0.0, kind=kind, **more) & self.truth["matched"]
         rows &= (self.truth[f"snr_{band}"] > snr) & (self.truth[f"snr_{band}"] <= upper)
-        rows &= self.truth["crowding"] * self.truth[f"snr_{band}"] < neighbours
+        light = self.truth["crowding"] * self.truth[f"snr_{band}"]
+        rows &= (light >= least) & (light < neighbours)
         point = np.isin(self.found["type"], _POINT)
         rows &= point == (kind == "star")
         found, truth = self.found[rows], self.truth[rows]
@@ -179,6 +180,22 @@ def _clean(truth: Table, output: Path, bricks, bands):
     return ok
 
 
+def _pulls_of_all_bands(grades: Grades, kind: str, bands) -> list[str]:
+    """By signal-to-noise ratio, and by the light of the neighbours in units of the error."""
+    lines = []
+    cases = [(f"S/N {a}-{b}", {"snr": a, "upper": b, "neighbours": np.inf})
+             for a, b in itertools.pairwise((8, 20, 50, 200, np.inf))]  # fmt: skip
+    cases += [(f"light of neighbours {a}-{b}", {"least": a, "neighbours": b})
+              for a, b in itertools.pairwise((0.0, 0.5, 2.0, 5.0, 20.0))]  # fmt: skip
+    for text, words in cases:
+        pulls = np.concatenate([grades.pulls(band, kind, **words) for band in bands])
+        if pulls.size > 3:
+            lines.append(
+                f"pulls {kind} all bands, {text}: width {robust_width(pulls):.2f} ({pulls.size})"
+            )
+    return lines
+
+
 def report(grades: Grades, bands=("g", "r", "z")) -> str:
     """A table of the numbers."""
     lines = []
@@ -198,6 +215,7 @@ def report(grades: Grades, bands=("g", "r", "z")) -> str:
                     f"beyond 5: {np.mean(abs(pulls) > 5):.3f} ({pulls.size}); with neighbours: "
                     f"width {robust_width(more):.3f} ({more.size})"
                 )
+        lines += _pulls_of_all_bands(grades, kind, bands)
         right, n = grades.classified(kind=kind)
         lines.append(f"classification {kind}: {right:.3f} ({n})")
     right, n = grades.classified()

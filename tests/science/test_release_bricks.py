@@ -85,7 +85,7 @@ def grades(tmp_path_factory):
             )
         )  # fmt: skip
     found = grade(root, root / "out", patch.bricks)
-    (root / "grades.txt").write_text(report(found))
+    print("\n" + report(found))  # noqa: T201
     return found
 
 
