@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skymill.data.errors import DataError
 from skymill.data.masks import MaskPlane
 from skymill.data.tables import float_column
-from skymill.qa.mass_figures import figure_to_png
+from skymill.qa.canvas import figure_to_png
 
 __all__ = ["draw_image"]
 

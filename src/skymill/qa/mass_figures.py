@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
@@ -18,6 +16,7 @@ from skymill.lensing.maps.aperture_mass import ApertureMassMap
 from skymill.lensing.maps.convergence import ConvergenceMap
 from skymill.lensing.masses.halo_fit import HaloFit
 from skymill.lensing.masses.mass_fit import MassFit
+from skymill.qa.canvas import figure_to_png
 
 __all__ = [
     "choose_aperture",
@@ -26,30 +25,9 @@ __all__ = [
     "draw_halo_fit",
     "draw_mass_fit",
     "draw_mass_map",
-    "figure_to_png",
 ]
 
 _SNR_RANGE = (-3.0, 6.0)
-
-
-def figure_to_png(figure: Figure, *, dpi: int = 90) -> bytes:
-    """Render a figure.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        The figure.
-    dpi : int
-        Dots per inch.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def choose_aperture(mass_map: ApertureMassMap, aperture: float | None) -> int:

@@ -17,7 +17,8 @@ from skymill.data.errors import DataError
 from skymill.data.geometry import FitsWcs
 from skymill.lensing.maps.aperture_mass import ApertureMassMap
 from skymill.lensing.maps.convergence import ConvergenceMap
-from skymill.qa.mass_figures import choose_aperture, figure_to_png
+from skymill.qa.canvas import figure_to_png
+from skymill.qa.mass_figures import choose_aperture
 from skymill.qa.pictures import decode_png
 
 __all__ = ["Background", "Contours", "draw_overlay", "mass_contours", "read_background",

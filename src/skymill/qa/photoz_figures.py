@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skymill.photoz.metrics import pit_values, point_metrics
 from skymill.photoz.storage import decode_pz, grid_of
-from skymill.qa.mass_figures import figure_to_png
+from skymill.qa.canvas import figure_to_png, say_in_panel
 
 __all__ = ["draw_photoz"]
 
@@ -98,7 +98,7 @@ def _draw_residual(axes: Axes, mode: Float64Array, truth: Float64Array) -> None:
 
 def _draw_pit(axes: Axes, photoz: Table, truth: Float64Array, both: NDArray[np.bool_]) -> None:
     if "pz" not in photoz.colnames:
-        axes.text(0.5, 0.5, "no p(z)", ha="center")
+        say_in_panel(axes, "no p(z)")
         return
     pz = decode_pz(np.asarray(photoz["pz"], np.uint8)[both])
     pit = pit_values(pz, grid_of(photoz), truth[both])
@@ -117,6 +117,9 @@ def _draw_odds(axes: Axes, photoz: Table) -> None:
 
 def _draw_distribution(axes: Axes, photoz: Table, mode: Float64Array, truth: Float64Array) -> None:
     known = mode[np.isfinite(mode)]
+    if not known.size:
+        say_in_panel(axes, "no redshifts")
+        return
     top = _limit(known)
     axes.hist(known, bins=60, range=(0, top), density=True, histtype="step", label="modes")
     if "pz" in photoz.colnames and len(photoz):

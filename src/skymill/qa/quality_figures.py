@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from skymill.data.tables import float_column
 from skymill.data.units import MAG_ERR_FACTOR
+from skymill.qa.canvas import figure_to_png, say_in_panel
 from skymill.qa.catalogue_quality import Quality, QualityOptions, psf_fwhm
 from skymill.qa.depth import SNR_LEVELS, magnitudes_at_snr
-from skymill.qa.mass_figures import figure_to_png
 from skymill.qa.psf_quality import StarResiduals
 from skymill.qa.sky_offsets import field_centre, field_offsets
 
@@ -47,12 +47,6 @@ def band_colour(band: str) -> str:
         A colour of matplotlib.
     """
     return _BAND_COLOURS.get(band, "#1f77b4")
-
-
-def _empty(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="0.4",
-              fontsize=9, wrap=True)  # fmt: skip
-    axes.set(xticks=[], yticks=[])
 
 
 def draw_depth(catalogue: Table, quality: Quality) -> bytes:
@@ -100,12 +94,12 @@ def draw_depth(catalogue: Table, quality: Quality) -> bytes:
     right.set(xlabel="model magnitude", ylabel="objects per 0.1 mag")
     right.set_title("at S/N 10 and 20, with medians", fontsize=9)
     if not quality.counts:
-        _empty(middle, "no magnitudes")
+        say_in_panel(middle, "no magnitudes")
     for axes in (left, right):
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=7, loc="upper left", frameon=False, ncols=3 if axes is left else 1)
         else:
-            _empty(axes, "no magnitudes")
+            say_in_panel(axes, "no magnitudes")
     if chosen:
         low, high = np.percentile(np.concatenate(chosen), [0.5, 99.5])
         # Room for the legend on the bright side.
@@ -163,7 +157,7 @@ def draw_sky(
     _draw_visits(middle, visits, centre)
     east, north = quality.offsets
     if len(east) == 0:
-        _empty(right, "no astrometric reference")
+        say_in_panel(right, "no astrometric reference")
         return figure_to_png(figure)
     step = max(len(east) // _MAX_POINTS, 1)
     crowd = min(1.0, 1000.0 / len(east))
@@ -251,7 +245,7 @@ def _draw_visits(axes: Axes, visits: Sequence[Table], centre: tuple[float, float
             alpha=0.12, linewidths=0.6,
         ))  # fmt: skip
     if not shown:
-        _empty(axes, "no visit summaries")
+        say_in_panel(axes, "no visit summaries")
         return
     for band, n in sorted(shown.items()):
         axes.plot([], [], "s", color=band_colour(band), alpha=0.6, label=f"{band}: {n} visits")
@@ -302,7 +296,7 @@ def _draw_psf_map(figure: Figure, axes: Axes, catalogue: Table, options: Quality
     e1, e2 = float_column(catalogue, "sdss_psf_e1"), float_column(catalogue, "sdss_psf_e2")
     good = np.isfinite(fwhm + east + north + e1 + e2)
     if good.sum() < 2:
-        _empty(axes, "no PSF moments")
+        say_in_panel(axes, "no PSF moments")
         return
     cell, _ = _cells(east[good], north[good])
     n = np.bincount(cell)
@@ -341,7 +335,7 @@ def _draw_residuals(axes: Axes, quality: Quality) -> None:
                       density=True, label=f"{label}, {name}: {np.median(value):+.4f}")  # fmt: skip
             drawn = True
     if not drawn:
-        _empty(axes, "no PSF stars")
+        say_in_panel(axes, "no PSF stars")
         return
     axes.legend(fontsize=7, frameon=False, loc="upper left")
     axes.set(xlabel="star less PSF: T / T PSF - 1, e1, e2", ylabel="density")
@@ -351,7 +345,7 @@ def _draw_residuals(axes: Axes, quality: Quality) -> None:
 
 def _draw_rho(axes: Axes, rho: Table | None, place: str) -> None:
     if rho is None:
-        _empty(axes, f"{place}: too few stars for the rho statistics")
+        say_in_panel(axes, f"{place}: too few stars for the rho statistics")
         return
     radius = np.asarray(rho["radius"])
     for k in range(1, 6):
@@ -423,7 +417,7 @@ def _draw_curves(
     p_values: dict[str, float], title: str, ylabel: str,
 ) -> None:  # fmt: skip
     if table is None:
-        _empty(axes, "not made; the table of the step says why")
+        say_in_panel(axes, "not made; the table of the step says why")
         axes.set_title(title, fontsize=9)
         return
     for k, (column, label, key) in enumerate(curves):

@@ -14,7 +14,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from skymill.lensing.members.ridge import Ridge
-from skymill.qa.mass_figures import figure_to_png
+from skymill.qa.canvas import figure_to_png
 
 __all__ = ["draw_grades", "draw_red_sequence"]
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from skymill.data.errors import NoDataError
-from skymill.qa.mass_figures import figure_to_png
+from skymill.qa.canvas import figure_to_png
 from skymill.qa.pictures import color_rgb
 
 __all__ = ["draw_brick_histograms", "draw_brick_map", "draw_color", "draw_depth_histogram"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skymill.lensing.maps.aperture_mass import ApertureMassMap
-from skymill.qa.mass_figures import figure_to_png
+from skymill.qa.canvas import figure_to_png
 from skymill.qa.mass_overlays import draw_overlay, mass_contours, read_background
 from skymill.qa.pictures import decode_png
 from skymill.qa.quality_figures import band_colour

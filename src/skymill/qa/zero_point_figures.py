@@ -13,7 +13,7 @@ from skymill.calibrate.stellar_locus import library_locus
 from skymill.data.errors import ConfigError
 from skymill.data.statistics import robust_sigma
 from skymill.data.tables import float_column
-from skymill.qa.mass_figures import figure_to_png
+from skymill.qa.canvas import figure_to_png, say_in_panel
 
 __all__ = ["draw_stellar_locus", "draw_zero_points"]
 
@@ -44,9 +44,7 @@ def draw_zero_points(stars: Table, *, title: str = "", cell_arcmin: float = 6.0)
     if title:
         figure.suptitle(title)
     if not bands:
-        axes = figure.subplots()
-        axes.text(0.5, 0.5, "no star was matched with a reference", ha="center")
-        axes.set_axis_off()
+        say_in_panel(figure.subplots(), "no star was matched with a reference")
         return figure_to_png(figure)
     grid = figure.subplots(len(bands), 3, squeeze=False)
     cells = map_residuals(stars, cell_arcmin=cell_arcmin)
@@ -90,9 +88,7 @@ def draw_stellar_locus(
     except ConfigError:
         locus = None
     if locus is None:
-        axes = figure.subplots()
-        axes.text(0.5, 0.5, "the stellar locus needs g, r and i", ha="center")
-        axes.set_axis_off()
+        say_in_panel(figure.subplots(), "the stellar locus needs g, r and i")
         return figure_to_png(figure)
     track = dict(zip(bands, locus.magnitude.T, strict=True))
     magnitudes = {}
@@ -137,7 +133,7 @@ def _draw_histogram(axes: Axes, part: Table) -> None:
 
 def _draw_map(axes: Axes, cells: Table) -> None:
     if not len(cells):
-        axes.text(0.5, 0.5, "too few stars", ha="center")
+        say_in_panel(axes, "too few stars")
         return
     figure = axes.get_figure()
     assert figure is not None
