@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skymill.calibrate.healpix_map import HealpixDust, is_healpix
 from skymill.data.errors import ConfigError, DataError, MissingInputError
-from skymill.data.options import check_choice, check_range, option
+from skymill.data.options import check_choice, check_range, option, parse_band_values
 
 __all__ = ["COEFFICIENTS", "DustMap", "ExtinctionOptions", "extinction_coefficient",
            "parse_coefficients", "read_ebv", "survey_of"]  # fmt: skip
@@ -108,14 +108,7 @@ def parse_coefficients(entries: tuple[str, ...]) -> dict[str, float]:
     ConfigError
         If an entry is malformed.
     """
-    out = {}
-    for entry in entries:
-        band, _, value = entry.partition("=")
-        try:
-            out[band.strip()] = float(value)
-        except ValueError:
-            raise ConfigError(f"a coefficient is written band=value; got {entry!r}") from None
-    return out
+    return parse_band_values(entries, form="a coefficient is written band=value")
 
 
 def extinction_coefficient(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from skymill.data.errors import ConfigError
 
-__all__ = ["check_choice", "check_range", "option"]
+__all__ = ["check_choice", "check_range", "option", "parse_band_values"]
 
 
 def option(default: Any, doc: str, *, unit: str = "") -> Any:
@@ -93,3 +95,36 @@ def check_choice(options: object, name: str, allowed: tuple[str, ...]) -> None:
     value = getattr(options, name)
     if value not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def parse_band_values(entries: Sequence[str], *, form: str) -> dict[str, float]:
+    """Numbers of bands written as ``band=value``.
+
+    Parameters
+    ----------
+    entries : sequence of str
+        For example ``("g=3.2", "r=2.2")``.
+    form : str
+        How they are written, for the message: ``a coefficient is written band=value``.
+
+    Returns
+    -------
+    dict of str to float
+        By band.
+
+    Raises
+    ------
+    ConfigError
+        If an entry is malformed or not finite.
+    """
+    out = {}
+    for entry in entries:
+        band, _, text = entry.partition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ConfigError(f"{form}; got {entry!r}")
+        out[band.strip()] = value
+    return out

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skymill.data.errors import ConfigError
-from skymill.data.options import check_choice, check_range, option
+from skymill.data.options import check_choice, check_range, option, parse_band_values
 from skymill.photoz.priors import PRIOR_NAMES
 
 __all__ = ["AB_CORRECTIONS", "PhotozOptions", "parse_filters", "parse_zero_points"]
@@ -63,18 +63,7 @@ def parse_zero_points(entries: tuple[str, ...]) -> dict[str, float]:
     ConfigError
         If an entry is malformed or not finite.
     """
-    out = {}
-    for entry in entries:
-        band, _, value = entry.partition("=")
-        try:
-            out[band.strip()] = float(value)
-        except ValueError:
-            raise ConfigError(
-                f"a zero point is written band=mag, as u=-0.04; got {entry!r}"
-            ) from None
-        if not np.isfinite(out[band.strip()]):
-            raise ConfigError(f"the zero point of band {band!r} must be finite; got {value!r}")
-    return out
+    return parse_band_values(entries, form="a zero point is written band=mag, as u=-0.04")
 
 
 @dataclass(frozen=True, kw_only=True)
