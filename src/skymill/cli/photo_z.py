@@ -137,8 +137,10 @@ def _train(
     )
     for row in trained:
         click.echo(
-            f"zero point {row['band']}: {row['offset']:+.4f} mag"
-            + (f" ({row['message']})" if row["message"] else f" +- {row['offset_err']:.4f}")
+            f"zero point {row['band']}: {row['offset']:+.4f}"
+            + (f" +- {row['offset_err']:.4f}" if np.isfinite(row["offset_err"]) else "")
+            + " mag"
+            + (f" ({row['message']})" if row["message"] else "")
         )
     return trained, np.where(half, np.nan, truth)
 

@@ -21,6 +21,7 @@ __all__ = ["TrainingOptions", "train_zero_points", "zero_point_entries"]
 
 Float64Array = NDArray[np.float64]
 _MAG = 2.5 / np.log(10.0)
+_LARGE = "no zero point is so wrong: the templates are other than these"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,8 @@ def train_zero_points(
         Schema ``photozZeroPoints``: ``offset`` [mag] is to be added to the magnitudes of a band
         (`zero_point_entries` turns the table into ``PhotozOptions.zero_points``), with its
         standard error, the robust scatter of a galaxy, and how many counted. A band of too few
-        galaxies keeps its start and says so in ``message``.
+        galaxies keeps its start and says so in ``message``; so does an offset beyond
+        ``prior_error``, which tells of the templates, not of the photometry.
 
     Raises
     ------
@@ -199,7 +201,9 @@ def train_zero_points(
         if not free.any() or np.abs(step).max() < options.tolerance:
             break
     residual, error = _residuals(sample, offset)
-    return _as_table(bands, offset, covariance, free, reference, residual, error)
+    return _as_table(
+        bands, offset, covariance, free, reference, residual, error, options.prior_error
+    )
 
 
 def _as_table(
@@ -210,14 +214,18 @@ def _as_table(
     reference: str,
     residual: Float64Array,
     error: Float64Array,
+    largest: float,
 ) -> Table:
     sigma = np.zeros(len(bands))
     sigma[free] = np.sqrt(np.diag(covariance))
     seen = np.isfinite(error)
-    messages = [
-        "" if k else "stays: the reference band" if b == reference else "stays: too few galaxies"
-        for b, k in zip(bands, free, strict=True)
-    ]
+    messages = []
+    for band, is_free, value in zip(bands, free, offset, strict=True):
+        if not is_free:
+            why = "the reference band" if band == reference else "too few galaxies"
+            messages.append(f"stays: {why}")
+        else:
+            messages.append(_LARGE if abs(value) > largest else "")
     table = Table(
         {
             "band": np.array(bands, "U8"),
