@@ -160,7 +160,7 @@ def crowded(rng, depth=25.5):
     return Scene.draw(rng, *rng.uniform(-half, half, (2, n)), depth)
 
 
-def inner_weights(g, options):
+def inner_weights(g, options=None):
     """Weights of the sources of the inner cell, the true shear undone: no rim that moves."""
     back = np.linalg.inv(shear_matrix(g, 0.0))
 
@@ -172,35 +172,50 @@ def inner_weights(g, options):
     return weigh
 
 
-def run(n_scene, *, make, noise, seed, options=None, shear=SHEAR):
-    """Sums for the shears +g and -g, (2, n_scene, 5, 4), and ellipticities of the PSF."""
-    options = options or MetadetectOptions()
-    sums, psfs = np.zeros((2, n_scene, 5, 4)), np.zeros((n_scene, 2))
+def bright_weights(g):
+    """Rising from a signal to noise of 20 to one of 80."""
+    return inner_weights(g, MetadetectOptions(min_snr=20.0, full_snr=80.0))
+
+
+def faint_weights(g):
+    """Falling from a signal to noise of 20 to one of 30."""
+    inner = inner_weights(g)
+
+    def weigh(table):
+        t = np.clip((30.0 - np.asarray(table["snr"])) / 10.0, 0.0, 1.0)
+        return inner(table) * t * t * (3.0 - 2.0 * t)
+
+    return weigh
+
+
+def run(n_scene, *, make, noise, seed, cuts=(inner_weights,)):
+    """Sums for each cut and +g and -g, (n_cut, 2, n_scene, 5, 4), and ellipticities of the PSF."""
+    sums, psfs = np.zeros((len(cuts), 2, n_scene, 5, 4)), np.zeros((n_scene, 2))
     for k in range(n_scene):
         rng = np.random.default_rng([seed, k])
         scene, psf = make(rng), random_psf(rng)
         psfs[k] = psf[1:]
         star = draw_star(psf)
         planes = rng.normal(0, noise, (2, SIDE, SIDE))
-        for s, g in enumerate((shear, -shear)):
+        for s, g in enumerate((SHEAR, -SHEAR)):
             pixels, other = (stretch_noise(p, g) for p in planes)
-            weigh = inner_weights(g, options)
             for turn, sign in ((0, 1), (1, -1)):
                 image = draw_cell(scene, g, turn, psf, noise) + sign * pixels
                 found = metadetect_cell(
                     image[None], np.array([noise**2]), sign * other[None], star[None],
-                    bands=("r",), margin=MARGIN - 8, options=options,
+                    bands=("r",), margin=MARGIN - 8,
                 )  # fmt: skip
-                sums[s, k] += sum_shapes(found, weigh=weigh)
+                for c, cut in enumerate(cuts):
+                    sums[c, s, k] += sum_shapes(found, weigh=cut(g))
     return sums, psfs
 
 
-def bias(sums, shear=SHEAR):
+def bias(sums):
     """m, c1, c2 and their errors by jackknife over the scenes."""
 
     def numbers(plus, minus):
         a, b = solve_shear(plus)[0], solve_shear(minus)[0]
-        m = (a[..., 0] - b[..., 0]) / (2 * shear) - 1
+        m = (a[..., 0] - b[..., 0]) / (2 * SHEAR) - 1
         return np.stack([m, *np.moveaxis((a + b) / 2, -1, 0)], -1)
 
     total = sums.sum(axis=1)
@@ -219,9 +234,9 @@ def leakage(sums, psfs):
     return above.sum() / below.sum(), np.sqrt((len(left) - 1) * left.var())
 
 
-def report(name, sums, psfs=None, shear=SHEAR):
+def report(name, sums, psfs=None):
     """Print m, c and leakage with their errors; returns values and errors."""
-    value, error = bias(sums, shear)
+    value, error = bias(sums)
     names = ["m", "c1", "c2"]
     if psfs is not None:
         slope = leakage(sums, psfs)
@@ -359,16 +374,17 @@ def run_coadds(n_scene, *, make, noise, seed, n_exposure=5, cuts):
                 found = metadetect_cell(
                     coadd.planes.image[None], np.array([level]),
                     np.float32(sign * np.sqrt(level)) * other[None], psf[None], bands=("r",),
-                    margin=MARGIN - 8, spectra=(spectrum,), options=cuts[0],
+                    margin=MARGIN - 8, spectra=(spectrum,),
                 )  # fmt: skip
-                for c, options in enumerate(cuts):
-                    sums[c, s, k] += sum_shapes(found, weigh=inner_weights(g, options))
+                for c, cut in enumerate(cuts):
+                    sums[c, s, k] += sum_shapes(found, weigh=cut(g))
     return sums
 
 
 def test_isolated_galaxies():
     # Signal to noise of hundreds: the noise of the answer is that of the method.
-    value, error = report("isolated", *run(400, make=isolated, noise=0.05 * NOISE, seed=1))
+    sums, psfs = run(400, make=isolated, noise=0.05 * NOISE, seed=1)
+    value, error = report("isolated", sums[0], psfs)
     assert abs(value[0]) + 2 * error[0] < 2e-3
     assert error[0] < 7e-4
     assert np.abs(value[1:3]).max() < 2e-4
@@ -377,23 +393,25 @@ def test_isolated_galaxies():
 
 
 def test_isolated_galaxies_of_moderate_signal():
-    value, error = report("isolated, noisy", *run(120, make=isolated, noise=0.4 * NOISE, seed=2))
+    sums, psfs = run(120, make=isolated, noise=0.4 * NOISE, seed=2)
+    value, error = report("isolated, noisy", sums[0], psfs)
     assert abs(value[0]) < 3 * error[0] + 1e-3
     assert error[0] < 4e-3
 
 
 def test_blends():
-    value, error = report("blends", *run(3000, make=crowded, noise=0.4 * NOISE, seed=11))
+    cuts = (inner_weights, faint_weights)
+    sums, psfs = run(3000, make=crowded, noise=0.4 * NOISE, seed=11, cuts=cuts)
+    value, error = report("blends", sums[0], psfs)
     assert abs(value[0]) + 2 * error[0] < 6e-3
     assert error[0] < 2e-3
     assert (np.abs(value[1:3]) < 3 * error[1:3]).all()
-
-
-BRIGHT = MetadetectOptions(min_snr=20.0, full_snr=80.0)
+    faint, faint_error = report("the faint ones of them", sums[1], psfs)
+    assert (np.abs(faint) < 3 * faint_error).all()
 
 
 def test_coadds_of_bright_galaxies():
-    sums = run_coadds(100, make=isolated, noise=0.05 * NOISE, seed=22, cuts=(BRIGHT,))
+    sums = run_coadds(300, make=isolated, noise=0.05 * NOISE, seed=22, cuts=(bright_weights,))
     value, error = report("coadds of five, little noise", sums[0])
     assert abs(value[0]) + 2 * error[0] < 4e-3
     assert error[0] < 4e-3 / 3
@@ -401,11 +419,34 @@ def test_coadds_of_bright_galaxies():
 
 def test_coadds_with_noise():
     make = functools.partial(isolated, depth=25.5)
-    cuts = (MetadetectOptions(), BRIGHT)
+    cuts = (inner_weights, bright_weights, faint_weights)
     sums = run_coadds(500, make=make, noise=0.4 * NOISE, seed=21, cuts=cuts)
-    names = ("coadds of five, S/N > 10", "the bright ones of them")
-    for name, part, most in zip(names, sums, (0.02, 6e-3), strict=True):
+    names = ("coadds of five, S/N > 10", "the bright ones of them", "the faint ones")
+    for name, part, most in zip(names, sums, (0.02, 6e-3, 0.04), strict=True):
         value, error = report(name, part)
         assert abs(value[0]) + 2 * error[0] < most
         assert error[0] < most / 3
         assert (np.abs(value[1:3]) < 3 * error[1:3]).all()
+
+
+def test_stars_of_coadds_are_as_large_as_their_model():
+    sizes, noise = [], 0.002 * NOISE
+    single = noise * np.sqrt(5)
+    for k in range(24):
+        rng = np.random.default_rng([77, k])
+        scene = isolated(rng)
+        scene.flux[:], scene.fraction[:] = 3000.0, -1.0
+        pointings = [
+            Pointing(distorted_wcs(rng, k % 4), random_psf(rng), rng.normal(0, single, (CCD, CCD)))
+            for _ in range(5)
+        ]
+        coadd, psf = make_coadd(pointings, scene, 0.0, 0, single, rng)
+        found = metadetect_cell(
+            coadd.planes.image[None], np.array([noise**2]), np.zeros((1, SIDE, SIDE), np.float32),
+            psf[None], bands=("r",), margin=MARGIN - 8, types=("noshear",),
+        )  # fmt: skip
+        sizes.append(np.mean(found["noshear"]["size_ratio"]) - 1)
+    value, error = np.mean(sizes), np.std(sizes) / np.sqrt(len(sizes))
+    print(f"size of stars over their model: 1 {value:+.6f} +- {error:.6f}")  # noqa: T201
+    # An error of T is one of m, about as large.
+    assert abs(value) + 2 * error < 3e-4
