@@ -42,6 +42,17 @@ def message(result):
     return str(result.exception)
 
 
+def test_a_field_smaller_than_the_apertures_is_told(tmp_path):
+    table, path = make_table(), tmp_path / "shapes.fits"
+    table[np.hypot(table["RA"] - CENTRE[0], table["DEC"] - CENTRE[1]) < 3 / 60].write(path)
+    small = [path, *COLUMNS, "--output", tmp_path, "--step", 30, "--rotations", 4]
+    result = run("map", *small)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "most apertures are cut by the edge" in result.output
+    result = run("map", *small, "--aperture-min", 1, "--aperture-max", 1.4, "--apertures", 2)
+    assert "cut by the edge" not in result.output
+
+
 @pytest.mark.parametrize("suffix", ["fits", "parquet", "csv", "ecsv"])
 def test_map_writes_fits_png_and_peaks(tmp_path, suffix):
     path = tmp_path / f"shapes.{suffix}"
@@ -112,7 +123,7 @@ def test_clear_sentences(tmp_path):
     assert "1 of 1 rows are usable" in message(run("map", path, *COLUMNS))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")
     assert "cannot be read as parquet" in message(run("map", tmp_path / "broken.parquet"))
-    assert "suffix must be" in message(run("map", path.rename(tmp_path / "shapes.dat")))
+    assert "suffix must be" in message(run("map", path.rename(tmp_path / "shapes.xyz")))
 
 
 def test_centre_must_be_two_numbers(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,10 @@ from skymill.lensing.masses.halo_profiles import HaloOptions
 from skymill.lensing.masses.mass_fit import MassFitOptions
 from skymill.lensing.masses.sources import SourceOptions
 
+if TYPE_CHECKING:
+    from skymill.lensing.catalogue import ShearSample
+    from skymill.lensing.maps.aperture_mass import ApertureMassMap
+
 
 @click.group(name="lens")
 def lens() -> None:
@@ -40,6 +44,20 @@ def _write_fits(hdus: Any, path: Path) -> None:
     buffer = io.BytesIO()
     hdus.writeto(buffer)
     write_bytes(buffer.getvalue(), path)
+
+
+def _warn_of_a_small_field(sample: ShearSample, mass_map: ApertureMassMap, remedy: str) -> None:
+    """Say that all apertures are cut by the edge: a peak may be the edge's."""
+    import numpy as np
+
+    east, north, _, _ = sample.in_plane(sample.middle())
+    side, smallest = float(min(np.ptp(east), np.ptp(north))), float(mass_map.apertures.min())
+    if side < 4.0 * smallest:
+        click.echo(
+            f"warning: the field is {side:.1f} arcmin wide, and the smallest aperture has a radius "
+            f"of {smallest:.1f}: most apertures are cut by the edge, where chance peaks are; "
+            f"{remedy}"
+        )
 
 
 def _title(options: dict[str, Any]) -> str:
@@ -80,6 +98,7 @@ def map_command(**options: Any) -> None:
     rotation = RotationOptions(n_rotations=options["n_rotations"])
     sample = load_sample(options)
     mass_map = make_aperture_mass_map(sample, centre=options["centre"], options=map_options)
+    _warn_of_a_small_field(sample, mass_map, "set --aperture-min and --aperture-max")
     peaks = find_peaks(mass_map, peak_options)
     if rotation.n_rotations > 0:
         rotated = make_rotated_maps(
@@ -223,8 +242,10 @@ def fit_command(**options: Any) -> None:
     sample = load_sample(options, table=table, **match_redshifts(options, table))
     centre = options["centre"]
     if centre is None:
-        centre = best_peak(find_peaks(make_aperture_mass_map(sample)))
+        mass_map = make_aperture_mass_map(sample)
+        centre = best_peak(find_peaks(mass_map))
         click.echo(f"centre: highest E peak at RA {centre[0]:.5f}, Dec {centre[1]:.5f} deg")
+        _warn_of_a_small_field(sample, mass_map, "give --centre")
     rng = np.random.default_rng(options["seed"])
     fit = fit_nfw_mass(sample, z_lens=options["z_lens"], centre=centre, rng=rng, **wanted)  # type: ignore[arg-type]
     folder = make_folder(options["output"])

@@ -277,6 +277,8 @@ def _fit_prior(
         (np.log(lowest), np.log(max(_MAX_CORE, 2.0 * lowest))),
         (-0.3, 0.3),
     ]
+    # The longest wave of a small field is shorter than the usual core.
+    start = np.clip(start, *np.transpose(limits))
     found = minimize(deviance, start, method="Nelder-Mead", bounds=limits,
                      options={"maxiter": 2000})  # fmt: skip
     return float(np.exp(found.x[0])), float(np.exp(found.x[1]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skymill.data.errors import ConfigError, DataError
-from skymill.lensing.catalogue import ShearSample, plane_to_sky
+from skymill.lensing.catalogue import ShearSample, plane_to_sky, sky_to_plane
 from skymill.lensing.maps.convergence import (
     ConvergenceMap,
     ConvergenceOptions,
@@ -130,6 +130,18 @@ def test_wiener_filter_is_nearer_to_the_truth_than_smoothing_and_fills_holes():
         assert (found.wiener_sigma[hole] > 0).all()
         assert found.wiener_e.max() > 4 * np.abs(found.wiener_b).std()
     assert np.mean(errors["wiener_e"]) < 0.7 * np.mean(errors["kappa_e"])
+
+
+def test_a_small_field_has_a_prior():
+    # Its longest wave is as short as the usual core.
+    sample = make_sample(n=800, side=3.4, at=(0.3, 0.2), sigma=0.2)
+    options = ConvergenceOptions(step_arcsec=12.0, smoothing_arcmin=0.4, n_noise=1)
+    found = make_convergence_map(sample, rng=np.random.default_rng(1), options=options)
+    assert all(p > 0 for p in found.prior)
+    y, x = np.unravel_index(found.wiener_e.argmax(), found.wiener_e.shape)
+    ra, dec = found.wcs.pixel_to_sky(x=[x], y=[y])
+    east, north = sky_to_plane(ra=ra, dec=dec, centre=CENTRE)
+    assert np.hypot(east[0] - 0.3, north[0] - 0.2) < 0.5
 
 
 def test_files_hold_everything():
