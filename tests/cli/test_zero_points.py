@@ -54,7 +54,8 @@ def field():
         return table
 
     del decam["u"]
-    return catalogue, reference(decam, "decam"), reference(ps1, "ps1")
+    skymapper = reference(magnitudes("sm_dr4", "griz"), "sm_dr4")
+    return catalogue, reference(decam, "decam"), reference(ps1, "ps1"), skymapper
 
 
 def run(folder, catalogue, *args):
@@ -65,7 +66,7 @@ def run(folder, catalogue, *args):
 
 
 def test_injected_zero_points_of_all_bands(tmp_path, field):
-    catalogue, own, ps1 = field
+    catalogue, own, ps1, _ = field
     own.write(tmp_path / "own.fits")
     ps1.write(tmp_path / "ps1.fits")
     result = run(tmp_path, catalogue, "--reference", tmp_path / "own.fits", "--survey", "decam",
@@ -92,6 +93,17 @@ def test_injected_zero_points_of_all_bands(tmp_path, field):
     against = Table.read(tmp_path / "out" / "compare_ps1.ecsv")
     assert np.abs(against["offset"][against["band"] != "u"]).max() < 0.03
     assert "g less ps1" in result.output
+
+
+def test_a_reference_of_skymapper(tmp_path, field):
+    field[3].write(tmp_path / "sm.fits")
+    words = ("--bands", "g,r,i,z", "--no-locus", "--survey", "sm_dr4")
+    result = run(tmp_path, field[0], "--reference", tmp_path / "sm.fits", *words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    table = Table.read(tmp_path / "out" / "zero_points.ecsv")
+    for row in table:
+        # Without its colour terms g would be off by 0.2 and r by 0.1 mag.
+        assert row["offset"] == pytest.approx(OFFSETS[row["band"]], abs=0.015)
 
 
 def test_colours_without_a_reference(tmp_path, field):
