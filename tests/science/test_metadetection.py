@@ -30,6 +30,7 @@ from skymill.psf.models import ConstantPsf
 from skymill.shear.metadetect import (
     MetadetectOptions,
     metadetect_cell,
+    ramp,
     shear_weights,
 )
 from skymill.shear.response import solve_shear, sum_shapes
@@ -182,8 +183,7 @@ def faint_weights(g):
     inner = inner_weights(g)
 
     def weigh(table):
-        t = np.clip((30.0 - np.asarray(table["snr"])) / 10.0, 0.0, 1.0)
-        return inner(table) * t * t * (3.0 - 2.0 * t)
+        return inner(table) * (1.0 - ramp(np.asarray(table["snr"]), 20.0, 30.0))
 
     return weigh
 

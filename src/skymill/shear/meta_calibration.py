@@ -21,7 +21,7 @@ from skymill.data.flags import ShearFlag
 from skymill.data.options import check_range, option
 from skymill.data.tables import load_schema
 from skymill.shear.metacal import SHEAR_TYPES
-from skymill.shear.metadetect import MetadetectOptions, shear_weights
+from skymill.shear.metadetect import MetadetectOptions, ramp, shear_weights
 from skymill.shear.response import ShearSolution, solve_groups, sum_groups
 
 __all__ = ["MetaCalibrationOptions", "ResponseCurve", "calibrate_metadetection", "measure_response"]
@@ -129,13 +129,7 @@ def _weights(
     """Weights by shape, and with the redshift."""
     by_shape = shear_weights(catalogue, detect)
     p = np.nan_to_num(np.asarray(catalogue["p_behind"], np.float64))
-    span = options.full_p_behind - options.min_p_behind
-    t = (
-        np.clip((p - options.min_p_behind) / span, 0, 1)
-        if span > 0
-        else 1.0 * (p > options.min_p_behind)
-    )
-    return by_shape, by_shape * t * t * (3.0 - 2.0 * t)
+    return by_shape, by_shape * ramp(p, options.min_p_behind, options.full_p_behind)
 
 
 def _sample(

@@ -262,8 +262,8 @@ def metacal(
         Width of the target PSF (`target_sigma`).
     spectrum : callable, optional
         Power of the image's noise at wave vectors (kx, ky) [radian / pixel] over that of white
-        noise of its variance, for noise that is not white (`skymill.shear.noise`). It is read once
-        for each shear and size of image, and kept.
+        noise of its variance, for noise that is not white (`skymill.coadd.noise_spectrum`). It is
+        read once for each shear and size of image, and kept.
     types : tuple of str
         Which of `SHEAR_TYPES`.
     options : MetacalOptions, optional

@@ -41,6 +41,7 @@ __all__ = [
     "MetadetectOptions",
     "Spectrum",
     "metadetect_cell",
+    "ramp",
     "shear_weights",
 ]
 
@@ -296,7 +297,7 @@ def _measure(
     px, py, detection = _search(total, plan, options)
     shapes = _shapes(total, px, py, plan, options)
     moved = np.hypot(shapes["x"] - px, shapes["y"] - py) / options.max_shift
-    detection *= 1.0 - _ramp(moved, 0.5, 1.0)
+    detection *= 1.0 - ramp(moved, 0.5, 1.0)
     half = total.shape[0] // 2
     step = options.metacal.step
     back = np.linalg.inv(shear_matrix(*(step * d for d in SHEAR_TYPES[name])))
@@ -316,8 +317,21 @@ def _measure(
     return Table(columns, meta={"sigma": plan.sigma, "width": plan.width}, copy=False)
 
 
-def _ramp(value: Float64Array, low: float, high: float) -> Float64Array:
-    """0 below ``low``, 1 above ``high``, smooth between."""
+def ramp(value: Float64Array, low: float, high: float) -> Float64Array:
+    """A step without jumps: weights must not change by much when a value changes by little.
+
+    Parameters
+    ----------
+    value : (n,) float64
+        What decides.
+    low, high : float
+        Ends of the rise; a plain step if they are equal.
+
+    Returns
+    -------
+    (n,) float64
+        0 below ``low``, 1 above ``high``, smooth between.
+    """
     if high <= low:
         return np.asarray(value > low, np.float64)
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
@@ -346,9 +360,9 @@ def shear_weights(table: Table, options: MetadetectOptions | None = None) -> Flo
     """
     options = options or MetadetectOptions()
     snr, size = (np.asarray(table[name], np.float64) for name in ("snr", "size_ratio"))
-    weight = _ramp(snr, options.min_snr, options.full_snr) * np.asarray(table["detection"])
-    weight *= _ramp(size, options.min_size_ratio, options.full_size_ratio)
-    weight *= 1.0 - _ramp(size, options.large_size_ratio, options.max_size_ratio)
+    weight = ramp(snr, options.min_snr, options.full_snr) * np.asarray(table["detection"])
+    weight *= ramp(size, options.min_size_ratio, options.full_size_ratio)
+    weight *= 1.0 - ramp(size, options.large_size_ratio, options.max_size_ratio)
     if options.shape_noise > 0:
         error = options.error_scale / np.maximum(snr, 1e-3)
         weight /= 1.0 + (error / options.shape_noise) ** 2
