@@ -10,6 +10,8 @@
 # Settings are at the top; each step is one or two commands that can be typed by hand.
 set -euo pipefail
 
+[ -z "${LEGACY_SURVEY_DIR:-}" ] || LEGACY_SURVEY_DIR=$(cd "$LEGACY_SURVEY_DIR" && pwd)
+[ -z "${EXTERNAL:-}" ] || EXTERNAL=$(realpath "$EXTERNAL")
 WORK=$(mkdir -p "${1:?usage: commands.sh WORK_FOLDER}" && cd "$1" && pwd)
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 WORKERS=${WORKERS:-2}                  # tasks at the same time
@@ -35,7 +37,7 @@ if [ -z "${LEGACY_SURVEY_DIR:-}" ]; then
     REGION="--min-ra 150.0 --max-ra 150.5 --min-dec 1.9 --max-dec 2.4"
     CUTS=${CUTS:---nmatch 5}           # its small CCDs have fewer than 20 photometric stars
 else
-    OWN=$(cd "$LEGACY_SURVEY_DIR" && pwd)
+    OWN=$LEGACY_SURVEY_DIR
 fi
 # Tables and calibrations that are made go to a folder of links to everything else.
 export LEGACY_SURVEY_DIR=$WORK/survey
@@ -43,7 +45,8 @@ mkdir -p "$LEGACY_SURVEY_DIR"
 TABLES=()                              # CCDs that are calibrated
 for part in "$OWN"/*; do
     case $(basename "$part") in
-        survey-ccds*) TABLES+=(--ccds "$part") ;;
+        survey-ccds*.fits | survey-ccds*.fits.gz) TABLES+=(--ccds "$part") ;;
+        survey-ccds*) ;;               # checksums and the like
         calib) ;;
         *) ln -sfn "$part" "$LEGACY_SURVEY_DIR/" ;;
     esac
@@ -79,6 +82,8 @@ SCRIPT
     skymill release merge-calibs --ccds "ccds-$NAME.fits" --continue
 else
     # What is calibrated is taken as it is.
+    [ -L "$LEGACY_SURVEY_DIR/calib" ] || [ ! -e "$LEGACY_SURVEY_DIR/calib" ] || {
+        echo "$WORK holds calibrations of an earlier run: take a new WORK_FOLDER" >&2; exit 1; }
     ln -sfn "$OWN/calib" "$LEGACY_SURVEY_DIR/"
     skymill release survey-ccds "${TABLES[@]}" --no-cuts --outname "ccds-$NAME.fits"
     skymill release annotate --ccds "ccds-$NAME.fits" --outname "ccds-annotated-$NAME.fits"

@@ -50,6 +50,16 @@ def test_table_and_pictures(tmp_path, path):
     assert "no shear catalogue" in result.output
 
 
+def test_a_catalogue_of_galaxies_alone_has_a_depth(tmp_path, path):
+    table = read_catalogue(path)
+    table["is_star"] = np.zeros(len(table), bool)
+    table.write(tmp_path / "galaxies.fits")
+    result = run(tmp_path / "galaxies.fits", *NAMES, "--output", tmp_path)
+    assert result.exit_code == 0, (result.output, result.exception)
+    values = {row["quantity"]: row["value"] for row in Table.read(tmp_path / "quality.ecsv")}
+    assert values["mag_at_snr_10"] == pytest.approx(23.0, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [

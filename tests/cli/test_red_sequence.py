@@ -67,7 +67,8 @@ def test_columns_of_any_name_and_extinction(tmp_path, path):
     other["FLUX_IVAR"] = (0.0184 * other["FLUX"]) ** -2.0
     other.write(tmp_path / "other.fits")
     extra = []
-    for k, band in enumerate("gri"):
+    # In any order.
+    for k, band in reversed(list(enumerate("gri"))):
         extra += ["--band", f"{band}=FLUX[{k}],FLUX_IVAR[{k}],nmgy"]
         extra += ["--extinction", f"{band}={ratio[band]}"]
     for name, arguments in (
@@ -88,6 +89,7 @@ def test_columns_of_any_name_and_extinction(tmp_path, path):
         (["--band", "g=nothing,err_g", "--band", "r=mag_r,err_r"], "no column 'nothing'"),
         (["--ra", "alpha"], "--ra"),
         (["--bands", "g"], "at least 2 bands"),
+        (["--extinction", "g=3.2"], "--extinction needs E(B-V)"),
         (["--id", "NAME"], "no column 'NAME'"),
         (["--centre", "200,50"], "position on this half of the sky"),
     ],

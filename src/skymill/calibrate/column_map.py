@@ -119,7 +119,8 @@ def find_band_columns(
     Returns
     -------
     dict of str to BandColumns
-        The bands that were found. Exact names go before names in another case.
+        The bands that were found. Exact names go before names in another case; single letters
+        count if no band has a longer name.
     """
     exact = set(names)
     lower = {name.lower(): name for name in reversed(list(names))}
@@ -137,6 +138,11 @@ def find_band_columns(
                     if all(c.value != found.value for c in out.values()):
                         out[band] = found
                     break
+    # Beside mag_g and mag_r a column z is a redshift.
+    letters = [band for band, found in out.items() if len(found.value) == 1]
+    if len(letters) < len(out):
+        for band in letters:
+            del out[band]
     return out
 
 

@@ -162,6 +162,11 @@ def read_stars(table: Table, cut: str) -> NDArray[np.bool_] | None:
     -------
     (n,) bool or None
         None if the catalogue does not say.
+
+    Raises
+    ------
+    DataError
+        If the cut that was typed chooses none.
     """
     import numpy as np
 
@@ -178,7 +183,7 @@ def read_stars(table: Table, cut: str) -> NDArray[np.bool_] | None:
     values = find_column(table, [name], meaning="choice of the stars", option="--stars")
     with np.errstate(invalid="ignore"):
         chosen = np.asarray((values >= low) & (values <= high))
-    if not chosen.any():
+    if cut and not chosen.any():
         raise DataError(f"no row is a star: {name} is nowhere from {low} to {high}")
     return chosen
 
@@ -215,6 +220,10 @@ def read_extinction(
     from skymill.data.catalogue_files import find_column
 
     if not (options["dust_map"] or options["ebv"]):
+        if options["coefficients"]:
+            raise ConfigError("--extinction needs E(B-V): give --ebv or --dust-map")
+        if options["dust_column"] or options["dust_scale"] != 1.0:
+            raise ConfigError("--dust-column and --dust-scale are those of a --dust-map")
         _point_out(table, columns)
         return np.zeros(len(table)), dict.fromkeys(columns, 0.0)
     other = parse_coefficients(tuple(options["coefficients"]))

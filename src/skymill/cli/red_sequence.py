@@ -105,6 +105,7 @@ def _galaxies(table: Any, options: dict[str, Any]) -> tuple[Any, str]:
     bands, flux, err = read_fluxes(table, options)
     # Without a choice of the bands those that bracket the break.
     bands_used = [b for b in bands if options["bands"] or b in "griz"]
+    bands_used.sort(key="ugrizYy".find)  # from blue to red, however they were typed
     for k, band in enumerate(bands):
         out[f"{band}_cmodel_mag"] = magnitude_from_njy(flux[:, k])
         out[f"{band}_cmodel_magerr"] = magnitude_error(flux[:, k], err[:, k])

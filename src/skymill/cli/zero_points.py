@@ -133,6 +133,8 @@ def _stars(
             "the catalogue has neither is_star nor extendedness: say which rows are stars with "
             "--stars COLUMN,MIN,MAX"
         )
+    if not chosen.any():
+        raise DataError("no row is a star by is_star or extendedness: choose with --stars")
     return make_stars(table, columns, ra=ra, dec=dec, ebv=ebv, coefficients=coefficients)[chosen]
 
 

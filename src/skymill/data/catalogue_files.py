@@ -22,6 +22,8 @@ _FITS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz")
 _PARQUET = (".parquet", ".parq", ".pq")
 _VOTABLE = (".vot", ".votable", ".xml")
 _TEXT = (".cat", ".txt", ".dat")
+#: How names of right ascensions begin.
+_POSITIONS = ("ra", "alpha")
 _KINDS = "FITS (.fits, .fits.gz), parquet (.parquet), ECSV (.ecsv) or CSV (.csv)"
 #: What can be read too.
 _READ = "; or VOTable (.vot, .xml), or columns of text under a line of names (.cat, .txt, .dat)"
@@ -98,10 +100,27 @@ def read_catalogue(path: str | os.PathLike[str]) -> Table:
 def _read_text(path: Path) -> Table:
     """Columns of text under a line of names; other comments beside the rows are passed over."""
     with path.open(encoding="utf-8") as file:
-        head = [line for line in itertools.islice(file, 500) if line.startswith("#")]
-    if head and re.match(r"#\s*1\s+\S+", head[0]):
+        head = [line.strip() for line in itertools.islice(file, 500) if line.strip()]
+    comments = [line[1:].split() for line in head if line.startswith("#")]
+    first = next((line for line in head if not line.startswith("#")), "")
+    if comments and comments[0][:1] == ["1"]:
         return Table.read(path, format="ascii.sextractor")
-    return Table.read(path, format="ascii.commented_header" if head else "ascii.basic")
+    if not any(_is_number(word) for word in re.split(r"[\s,;|]+", first)):
+        return Table.read(path, format="ascii.basic")
+    # Names in a comment: as many as the values of a row, with a position if several lines are so.
+    fitting = [words for words in comments if len(words) == len(first.split())]
+    if not fitting:
+        raise DataError(f"{path} has no line with the names of its columns")
+    fitting.sort(key=lambda words: not any(w.lower().startswith(_POSITIONS) for w in words))
+    return Table.read(path, format="ascii.no_header", names=fitting[0])
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_fits(path: Path) -> Table:

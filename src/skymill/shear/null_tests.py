@@ -304,6 +304,8 @@ def measure_shear_around_points(
     else:
         both = (points, _points(s.wcs, *random))
         n_groups = min(n_groups, *(len(x) for x, _ in both))
+        if n_groups < 2:
+            raise NoDataError("shear around points less random ones needs at least two of each")
         galaxies = s.catalog(patches=False)
         correlations = [_around(p, galaxies, options, n_groups) for p in both]
     found = correlations[0]

@@ -36,6 +36,9 @@ def test_no_band_takes_the_columns_of_another():
     assert find_band_columns(names, ["Y", "y"])["y"].value == "y_mag"
     assert len(find_band_columns(names, ["y", "Y"])) == 1
     assert find_band_columns(["G", "err_G"], "g") == {}
+    redshift = ["mag_g", "err_g", "mag_r", "err_r", "z", "z_err"]
+    assert list(find_band_columns(redshift, "griz")) == ["g", "r"]
+    assert list(find_band_columns(["r", "r_err", "z", "z_err"], "griz")) == ["r", "z"]
 
 
 def test_units_sentinels_and_masks():

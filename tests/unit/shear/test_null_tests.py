@@ -167,6 +167,8 @@ def test_sentences():
         measure_psf_leakage(table, psf_g1=np.zeros(300), psf_g2=np.zeros(300))
     with pytest.raises(NoDataError, match="at least one point"):
         measure_shear_around_points(table, ra=[], dec=[])
+    with pytest.raises(NoDataError, match="at least two of each"):
+        measure_shear_around_points(table, ra=[RA], dec=[DEC], random=([RA, RA], [DEC, DEC]))
     with pytest.raises(NoDataError, match="10 stars"):
         measure_star_galaxy_correlation(table, ra=[1.0], dec=[1.0], psf_g1=[0.0], psf_g2=[0.0])
     with pytest.raises(ConfigError, match="must be > min_radius"):

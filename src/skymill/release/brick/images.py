@@ -109,7 +109,7 @@ def covered_part(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> B
     -------
     BrickGrid
         The smallest cut-out with all CCDs, as far as the table tells their places; the whole
-        grid if none touches it.
+        grid if none touches it by more than a pixel.
     """
     rows = touching(survey, grid, options)
     if not len(rows):
@@ -119,6 +119,8 @@ def covered_part(survey: SurveyDir, grid: BrickGrid, options: BrickOptions) -> B
     margin = MARGIN / grid.pixel_scale
     low_x, high_x = (int(np.clip(v, 0, grid.width)) for v in (x.min() - margin, x.max() + margin))
     low_y, high_y = (int(np.clip(v, 0, grid.height)) for v in (y.min() - margin, y.max() + margin))
+    if low_x >= high_x or low_y >= high_y:
+        return grid
     return grid.part((low_x, high_x, low_y, high_y))
 
 
