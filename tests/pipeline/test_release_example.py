@@ -83,8 +83,11 @@ def test_the_example_runs_on_real_cut_outs_that_it_only_reads(
     survey = shared_data / "cutouts" / case
     before = {p: p.stat().st_mtime_ns for p in survey.rglob("*")}
     done = run(
-        tmp_path, LEGACY_SURVEY_DIR=os.path.relpath(survey), BRICK="--covered --ebv 0.05", WORKERS="1"
-    )  # fmt: skip
+        tmp_path,
+        LEGACY_SURVEY_DIR=os.path.relpath(survey),
+        BRICK="--covered --ebv 0.05",
+        WORKERS="1",
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "1 of 1 bricks without fault" in done.stdout + done.stderr
     assert {p: p.stat().st_mtime_ns for p in survey.rglob("*")} == before
